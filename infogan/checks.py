@@ -1,0 +1,21 @@
+"""Range checks for config sections. Each raises a ValueError `field: value: rule`, to which the loader adds the path."""
+
+from collections.abc import Sequence
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r}: must be one of {', '.join(allowed)}")
+
+
+def above(name: str, value: float, bound: float) -> None:
+    """`value` must be finite and above `bound`."""
+    if not bound < value < float("inf"):
+        raise ValueError(f"{name}: {value}: must be above {bound} and finite")
+
+
+def at_least(name: str, value: float, bound: float, *, below: float = float("inf")) -> None:
+    """`value` must be at least `bound`, and below `below`."""
+    if not bound <= value < below:
+        rule = f"at least {bound}" + (f" and below {below}" if below < float("inf") else "")
+        raise ValueError(f"{name}: {value}: must be {rule}")

@@ -1,0 +1,221 @@
+"""What a run is: the schema of a run's config, section by section.
+
+Each section is a frozen dataclass whose `__post_init__` checks its ranges; `infogan.settings` reads YAML into it and
+puts the section's path in front of a message. The identity of a run is everything that decides what is learned; its
+digest is saved with every checkpoint. The rest (`RUNTIME`) may change when a run is resumed.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from infogan.checks import above, at_least, one_of
+from infogan.codes import Code, Codes, Noise
+from infogan.networks import Network
+from infogan.objectives import NonSaturating, Objective
+
+RUNTIME = ("data.path", "data.reader", "stop", "device", "threads", "check_interval", "log", "images", "checkpoint", "eval")
+"""Fields that may change when a run is resumed; every other field belongs to the run's identity."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """`path`: the data set's folder, made by `infogan shards build`. `reader`: how images are read from it. `digest`: which
+    data set it has to be; empty in a preset, filled in when a run begins."""
+
+    path: str = ""
+    reader: str = "auto"
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        one_of("reader", self.reader, ("auto", "resident", "indexed"))
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Learning rate of one optimizer."""
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        above("lr", self.lr, 0)
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """Adam for generator and critic; the critic's owns trunk, D head and Q head."""
+
+    generator: Adam = Adam(1e-3)
+    critic: Adam = Adam(2e-4)
+    betas: tuple[float, float] = (0.5, 0.999)
+
+    def __post_init__(self) -> None:
+        for beta in self.betas:
+            at_least("betas", beta, 0, below=1)
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Averaging of the generator's weights, counted in images.
+
+    `half_life_kimg`: how long until a weight counts half; while a run is young the half-life is `rampup` times the
+    images seen so far, so that the first weights are soon forgotten.
+    """
+
+    half_life_kimg: float = 10.0
+    rampup: float = 0.05
+
+    def __post_init__(self) -> None:
+        above("half_life_kimg", self.half_life_kimg, 0)
+        above("rampup", self.rampup, 0)
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often something happens, in thousands of images seen."""
+
+    every_kimg: float = 64.0
+
+    def __post_init__(self) -> None:
+        above("every_kimg", self.every_kimg, 0)
+
+
+@dataclass(frozen=True)
+class Checkpoints(Every):
+    """`keep`: how many of the newest checkpoints stay on disk, beside the best one; never fewer than 2."""
+
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("keep", self.keep, 2)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on the validation split while training; `every_kimg: null` switches them off."""
+
+    every_kimg: float | None = 64.0
+
+    def __post_init__(self) -> None:
+        if self.every_kimg is not None:
+            above("every_kimg", self.every_kimg, 0)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run is finished, as `5000 updates`, `20 epochs` or `640 kimg`."""
+
+    amount: float
+    unit: str
+
+    UNITS = ("updates", "epochs", "kimg")
+
+    @classmethod
+    def parse(cls, text: str) -> "Stop":
+        words = str(text).split()
+        try:
+            amount = float(words[0])
+            unit = {unit.rstrip("s"): unit for unit in cls.UNITS}[words[1].rstrip("s")]
+        except (IndexError, KeyError, ValueError):
+            raise ValueError(f"{text!r}: must be a number and a unit, as in '5000 updates', '20 epochs', '640 kimg'") from None
+        if len(words) != 2 or not 0 < amount < float("inf"):
+            raise ValueError(f"{text!r}: must be one number above 0 and one unit")
+        return cls(amount, unit)
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"
+
+    def images(self, batch: int, samples: int) -> int:
+        """Images after which the run stops, rounded up to whole updates."""
+        per_unit = {"updates": batch, "epochs": samples, "kimg": 1000}[self.unit]
+        return -(-round(self.amount * per_unit) // batch) * batch
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run. `batch` is the global batch, whatever the number of processes; `accumulation` cuts each process's
+    part of it into that many forward and backward passes. `check_interval`: seconds between the moments at which all
+    processes agree on whether to stop."""
+
+    codes: dict[str, Code]
+    network: Network
+    seed: int = 0
+    data: Data = Data()
+    noise: Noise = Noise()
+    objective: Objective = NonSaturating()
+    optimizer: Optimizers = Optimizers()
+    batch: int = 128
+    accumulation: int = 1
+    stop: Stop = Stop(5000, "updates")
+    ema: Ema = Ema()
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    check_interval: float = 2.0
+    log: Every = Every(6.4)
+    images: Every = Every(64.0)
+    checkpoint: Checkpoints = Checkpoints()
+    eval: Evaluation = Evaluation()
+
+    def __post_init__(self) -> None:
+        one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16", "fp64"))
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        at_least("seed", self.seed, 0, below=2**31)
+        at_least("batch", self.batch, 2)
+        above("check_interval", self.check_interval, 0)
+        if self.accumulation < 1 or self.batch % self.accumulation:
+            raise ValueError(f"accumulation: {self.accumulation}: must divide batch {self.batch}")
+        if self.threads is not None:
+            at_least("threads", self.threads, 1)
+        if self.noise.size == 0 and not self.codes:
+            raise ValueError("codes: none, and noise.size is 0: the generator would have no input")
+        for name in self.codes:
+            if not name.isidentifier():
+                raise ValueError(f"codes: {name!r}: a code's name must be a word of letters, digits and _")
+
+    def latent_codes(self) -> Codes:
+        """The codes and the noise as one object that can be sampled."""
+        return Codes(self.codes, self.noise)
+
+
+def to_plain(value: Any) -> Any:
+    """A config, or a part of one, as plain dicts, lists and scalars, ready for YAML or JSON."""
+    if isinstance(value, Stop):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {key: getattr(type(value), key) for key in ("name", "kind") if isinstance(getattr(type(value), key, None), str)}
+        return named | {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict from dotted path to value."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What decides what is learned, as dotted path -> value; data counts by its digest, not by where it lies."""
+    return {path: value for path, value in flatten(to_plain(config)).items() if not _is_runtime(path)}
+
+
+def digest(config: RunConfig) -> str:
+    """sha256 of a config's identity, hex."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
+
+
+def _is_runtime(path: str) -> bool:
+    return any(path == field_path or path.startswith(f"{field_path}.") for field_path in RUNTIME)
+

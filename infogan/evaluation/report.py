@@ -1,0 +1,195 @@
+"""The report as one HTML file: no script, no network, pictures inside; readable on a phone, in the dark and on paper."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from infogan.evaluation.charts import COLOURS, Series, line_chart
+from infogan.evaluation.evaluate import Report, write_json
+from infogan.evaluation.gallery import Picture
+from infogan.evaluation.metrics import Metric, find
+from infogan.evaluation.wording import GROUPS, Words, printed, words
+from infogan.tracking import read_log
+from shards import atomic
+
+X_LABEL = "images seen (thousands)"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline: a label, the value, what to hold it against, and its share of the best possible (0 to 1)."""
+
+    label: str
+    value: str
+    context: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart with its legend: (name, colour class) pairs."""
+
+    title: str
+    svg: Markup
+    legend: tuple[tuple[str, str], ...]
+    note: str = ""
+
+
+def write(report: Report, run: Path, out: Path | None = None) -> Path:
+    """Write report.json, its pictures and report.html to `out` (by default `run`/report); returns the page's path.
+
+    Curves and environment are read from the run folder, where there are any.
+    """
+    folder = out or run / "report"
+    write_json(report, folder)
+    return write_page(report, run, folder)
+
+
+def write_page(report: Report, run: Path, folder: Path, banner: str = "") -> Path:
+    """Write report.html alone; `banner` is a line at its top, such as that training still goes on."""
+    page = folder / "report.html"
+    atomic.write_text(page, render(report, read_log(run), environment_of(run), banner))
+    return page
+
+
+def render(report: Report, rows: Sequence[dict[str, Any]], environment: dict[str, Any], banner: str = "") -> str:
+    """The page as text. `rows`: the run's log. `environment`: name => value, shown as it is."""
+    templates = Environment(
+        loader=PackageLoader("infogan.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    templates.filters |= {"data_uri": data_uri, "protocol_value": protocol_value}
+    by_kind: dict[str, list[Picture]] = {}
+    for picture in report.pictures:
+        by_kind.setdefault(picture.kind, []).append(picture)
+    agreement = next((table for table in report.tables if table["kind"] == "agreement_by_class"), None)
+    return templates.get_template("report.html.j2").render(
+        report=report,
+        banner=banner,
+        tiles=tiles(report),
+        pictures=by_kind,
+        agreement={} if agreement is None else dict(zip(agreement["classes"], agreement["agreement"], strict=True)),
+        charts=charts(rows, {name: code.get("ceiling") for name, code in _ceilings(report).items()}),
+        matrices=[_matrix(table) for table in report.tables if table["kind"] == "code_to_class"],
+        groups=_groups(report.metrics),
+        config=yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True),
+        environment=environment,
+    )
+
+
+def tiles(report: Report) -> list[Tile]:
+    """The numbers that a reader wants first; those that were not measured are left out."""
+    found = []
+    for name, code in list(report.config["codes"].items())[:1]:
+        metric = find(report.metrics, f"mi/{name}")
+        if metric is not None:
+            ceiling = metric.protocol.get("ceiling")
+            categorical = code["kind"] == "categorical" and ceiling
+            context = f"of {ceiling:.3f} possible" if ceiling is not None else "no ceiling"
+            share = metric.value / ceiling if categorical else None
+            found.append(Tile(f"Information in “{name}”", words(metric).value, context, share))
+    for stem, label, context in (
+        ("accuracy_", "Classes found without labels", "matched on train"),
+        ("agreement/", "Images that show their class", "read by a classifier"),
+    ):
+        metric = find(report.metrics, stem)
+        if metric is not None:
+            spread = words(metric).spread
+            found.append(Tile(label, words(metric).value, f"{spread}, {context}" if spread else context, metric.value))
+    distance = find(report.metrics, "frechet") or find(report.metrics, "fid")
+    if distance is not None:
+        floor = distance.protocol.get("floor")
+        context = "lower is better" if floor is None else f"floor {printed('frechet', floor)}; lower is better"
+        found.append(Tile("Fréchet distance", words(distance).value, context))
+    return found
+
+
+def charts(rows: Sequence[dict[str, Any]], ceilings: dict[str, float | None]) -> list[Chart]:
+    """Losses, L_I per code, and validation scores, over images seen; those without data are left out."""
+
+    def series(key: str, name: str, ceiling: float | None = None) -> Series:
+        return Series(name, [(row["kimg"], row[key]) for row in rows if isinstance(row.get(key), int | float)], ceiling)
+
+    losses = [series("loss/generator", "generator"), series("loss/critic", "critic")]
+    information = [series(f"mi/{name}", name, ceiling) for name, ceiling in ceilings.items()]
+    keys = sorted({key for row in rows for key in row if key.startswith(("validation/accuracy/", "validation/nmi/"))})
+    scores = [series(key, key.removeprefix("validation/").replace("/", " of ")) for key in keys]
+    dotted = "Dotted: the most that a code can hold." if any(c is not None for c in ceilings.values()) else ""
+    drawn = [
+        ("Adversarial losses", "nats", losses, ""),
+        ("Mutual information L_I", "nats", information, dotted),
+        ("Validation scores", "share", scores, ""),
+    ]
+    found = []
+    for title, unit, curves, note in drawn:
+        curves = [s for s in curves if len(s.points) > 1]
+        svg = line_chart(title, X_LABEL, unit, curves)
+        if svg:
+            legend = tuple((s.name, f"c{number % COLOURS}") for number, s in enumerate(curves))
+            found.append(Chart(title, Markup(svg), legend, note))  # noqa: S704  # our own SVG, its texts escaped
+    return found
+
+
+def environment_of(run: Path) -> dict[str, Any]:
+    """The last start of the run, as environment.json has it; empty where there is none."""
+    try:
+        content = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    start = dict(content["starts"][-1]) if content.get("starts") else {}
+    packages = start.pop("packages", {})
+    start["command"] = " ".join(map(str, start.get("command", [])))
+    return {key: value for key, value in start.items() if value not in (None, "")} | {
+        key: value for key, value in packages.items() if value
+    }
+
+
+def data_uri(picture: Picture) -> str:
+    """The picture's PNG as a data: address."""
+    return "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii")
+
+
+def protocol_value(value: Any) -> str:
+    """A protocol entry as printed."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, str) and len(value) == 64:
+        return value[:16] + "…"
+    return "none" if value is None else str(value)
+
+
+def _ceilings(report: Report) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for name in report.config["codes"]:
+        metric = next((m for m in report.metrics if m.name == f"mi/{name}"), None)
+        found[name] = {"ceiling": metric.protocol.get("ceiling") if metric else None}
+    return found
+
+
+def _groups(metrics: Sequence[Metric]) -> list[tuple[str, list[tuple[Metric, Words]]]]:
+    listed = [(metric, words(metric)) for metric in metrics]
+    return [(title, rows) for key, title in GROUPS.items() if (rows := [pair for pair in listed if pair[1].group == key])]
+
+
+def _matrix(table: dict[str, Any]) -> dict[str, Any]:
+    """The contingency matrix for the page: one row per category in the order of the classes they are matched to."""
+    matching = {int(category): label for category, label in table["matching"].items()}
+    rows = []
+    for category, counts in enumerate(table["counts"]):
+        total = max(sum(counts), 1)
+        cells = [
+            {"count": count, "share": count / total, "matched": matching.get(category) == label}
+            for label, count in enumerate(counts)
+        ]
+        rows.append({"category": category, "label": matching.get(category), "cells": cells, "total": sum(counts)})
+    rows.sort(key=lambda row: (row["label"] is None, row["label"] or 0))
+    return {"code": table["code"], "split": table["split"], "classes": table["classes"], "rows": rows}

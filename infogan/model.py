@@ -1,0 +1,228 @@
+"""A trained InfoGAN as its users meet it: images for chosen codes, and codes for given images.
+
+    model = infogan.load("runs/mnist-seed0")
+    images = model.sample(8, digit=7)               # uint8 [8, C, H, W]; a code by its name...
+    images = model.sample(8, codes={0: 7, 1: 0.5})  # ...or by its number, in the config's order
+    codes = model.encode(images)                    # code name -> posterior Q(c|x)
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from infogan import checkpoint as checkpoints
+from infogan import settings
+from infogan.batchnorm import estimate_statistics
+from infogan.codes import CategoricalCode, Codes, Posterior
+from infogan.config import RunConfig
+from infogan.devices import resolve_device
+from infogan.networks import Critic, to_network_range
+from infogan.pictures import generate
+from infogan.randomness import generator as draws
+from shards import Dataset, Reader, open_dataset, open_reader
+from shards.errors import UserError
+
+STATISTICS_BATCHES = 64
+"""Batches (of the run's size) over which BatchNorm statistics are estimated before a model is used."""
+
+METADATA = "infogan"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model's weights come from; goes into every report."""
+
+    run: str
+    kimg: float
+    update: int
+    checkpoint_digest: str
+    data_name: str
+    data_digest: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The EMA generator and the critic of a run, in float32 and evaluation mode, BatchNorm statistics estimated afresh.
+
+    `generator`: [n, codes.input_width] => images in `image_range`. `critic`: see `Critic.forward`.
+    """
+
+    config: RunConfig
+    codes: Codes
+    generator: nn.Module
+    critic: Critic
+    origin: Origin
+    device: torch.device
+
+    @property
+    def image_range(self) -> tuple[float, float]:
+        return self.config.network.image_range
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.config.network.image_shape
+
+    @torch.no_grad()
+    def sample(self, n: int = 1, *, seed: int = 0, codes: Mapping[str | int, float] | None = None, **named: float) -> Tensor:
+        """Make n images: uint8 [n, C, H, W].
+
+        Codes given by name (`digit=7`, `c1=-1.5`) or by number (`codes={0: 7}`) are held there; the others and the noise
+        are drawn from their priors with `seed`. A categorical code takes a category from 0 on, a continuous one any number
+        (the prior covers -1 to 1; traversals go to 2). Raises a UserError for a code or a category that is not there.
+        """
+        latents = self.codes.sample(n, draws(seed, "latents/sample"))
+        values = dict(latents.values)
+        for key, value in {**(codes or {}), **named}.items():
+            name = self._code_name(key)
+            values[name] = torch.full_like(values[name], self._code_value(name, value))  # type: ignore[arg-type]
+        noise = latents.vector[:, : self.codes.noise.size]
+        return generate(self.generator, self.codes.assemble(noise, values), self.image_range)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, chunk: int = 500) -> dict[str, Posterior]:
+        """Q's reading of images, uint8 [n, C, H, W]: one posterior per code, on the CPU."""
+        parts = []
+        for part in images.split(chunk):
+            real = to_network_range(part.to(self.device), self.image_range)
+            parts.append(self.critic(None, real).q.cpu())
+        return self.codes.split(torch.cat(parts))
+
+    def _code_name(self, key: str | int) -> str:
+        names = list(self.codes.codes)
+        if isinstance(key, int) and 0 <= key < len(names):
+            return names[key]
+        if key in names:
+            return str(key)
+        known = ", ".join(f"{number}: {name}" for number, name in enumerate(names))
+        raise UserError(f"code {key!r}: this model has no such code; it has {known}")
+
+    def _code_value(self, name: str, value: float) -> float:
+        code = self.codes.codes[name]
+        if isinstance(code, CategoricalCode) and (value != int(value) or not 0 <= value < code.ways):
+            raise UserError(f"code {name}={value}: must be a category from 0 to {code.ways - 1}")
+        return value
+
+
+def snapshot(
+    config: RunConfig, generator: nn.Module, critic: Critic, reader: Reader, origin: Origin, device: torch.device
+) -> Model:
+    """Make a model of weights as they stand: copies them to float32 and estimates their BatchNorm statistics.
+
+    The generator's over new latents, the critic's over images of `reader`, the training split's.
+    """
+    codes = config.latent_codes()
+    judged = copy.deepcopy(generator).to(device, torch.float32).eval().requires_grad_(False)
+    judge = copy.deepcopy(critic).to(device, torch.float32).eval().requires_grad_(False)
+    estimate_statistics(judged, _statistics_latents(config, codes, device), judged)
+    estimate_statistics(judge, _statistics_images(config, reader, device), lambda images: judge(None, images))
+    return Model(config, codes, judged, judge, origin, device)
+
+
+def load(path: str | Path, *, which: str = "latest", data: str | Path | None = None, device: str = "auto") -> Model:
+    """Open a run folder or an export folder.
+
+    A run's exported model is used where it is of the checkpoint asked for (`latest`, `best`, or kimg); otherwise the
+    checkpoint is, and then the training images must be at hand (`data`, or where the config says) to estimate the
+    critic's BatchNorm statistics.
+    """
+    path = Path(path)
+    if (path / "generator.safetensors").is_file():
+        return load_export(path, device)
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path}: neither a run nor an exported model; a run folder holds config.yaml and checkpoints/")
+    found = checkpoints.find(path, which)
+    if (path / "export" / "generator.safetensors").is_file():
+        exported = load_export(path / "export", device)
+        if exported.origin.checkpoint_digest == found.digest:
+            return exported
+    config = settings.load(path / "config.yaml").config
+    dataset = open_dataset(data or config.data.path)
+    check_identity(config, dataset)
+    return from_checkpoint(path, found, config, dataset, resolve_device(device))
+
+
+def from_checkpoint(
+    run: Path, found: checkpoints.Checkpoint, config: RunConfig, dataset: Dataset, device: torch.device
+) -> Model:
+    """The model of one checkpoint of a run."""
+    codes = config.latent_codes()
+    generator = config.network.generator(codes.input_width).eval()
+    critic = config.network.critic(codes.q_width)
+    found.load_into("ema", generator)
+    found.load_into("critic", critic)
+    reader = open_reader(dataset, "train", kind=config.data.reader)
+    return snapshot(config, generator, critic, reader, origin_of(run, found.digest, found.state, dataset), device)
+
+
+def origin_of(run: Path, checkpoint_digest: str, state: Mapping[str, Any], dataset: Dataset) -> Origin:
+    """Origin of the weights that a checkpoint's state describes."""
+    manifest = dataset.manifest
+    kimg = state["images"] / 1000
+    return Origin(run.name, kimg, state["update"], checkpoint_digest, manifest.name, manifest.digest, tuple(manifest.classes))
+
+
+def check_identity(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse a data set that is not the one of the config, or whose images do not fit its network."""
+    manifest = dataset.manifest
+    if config.data.digest and config.data.digest != manifest.digest:
+        raise UserError(
+            f"data {dataset.root}: digest {manifest.digest[:12]}, but this run's data has {config.data.digest[:12]}; "
+            "point data.path at the data set that it was trained on"
+        )
+    channels, height, width = config.network.image_shape
+    image = manifest.image
+    if (image.channels, image.height, image.width) != (channels, height, width):
+        raise UserError(
+            f"data {dataset.root}: images of {image.height}x{image.width}x{image.channels}, but network {config.network.name} "  # type: ignore[attr-defined]
+            f"takes {height}x{width}x{channels}; choose another network, or build the data set at that size"
+        )
+
+
+def load_export(folder: Path, device: str = "auto") -> Model:
+    """Open an exported model, which needs neither its run nor its data."""
+    target = resolve_device(device)
+    about, generator_tensors = _read_export(folder / "generator.safetensors")
+    _, critic_tensors = _read_export(folder / "critic.safetensors")
+    config = settings.from_plain(about["config"])
+    codes = config.latent_codes()
+    generator = config.network.generator(codes.input_width)
+    critic = config.network.critic(codes.q_width)
+    try:
+        generator.load_state_dict(generator_tensors)
+        critic.load_state_dict(critic_tensors)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: its weights do not fit its own config ({str(error).splitlines()[0]}); export the run again") from None
+    origin = Origin(**about["origin"] | {"classes": tuple(about["origin"]["classes"])})
+    players = [module.to(target).eval().requires_grad_(False) for module in (generator, critic)]
+    return Model(config, codes, players[0], critic, origin, target)
+
+
+def _read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})[METADATA])
+            return about, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a model that this program exported, or damaged ({error}); export the run again") from None
+
+
+def _statistics_latents(config: RunConfig, codes: Codes, device: torch.device) -> Iterator[Tensor]:
+    for batch in range(STATISTICS_BATCHES):
+        yield codes.sample(config.batch, draws(config.seed, "latents/statistics", batch)).vector.to(device)
+
+
+def _statistics_images(config: RunConfig, reader: Reader, device: torch.device) -> Iterable[Tensor]:
+    wanted = torch.randperm(reader.samples, generator=draws(config.seed, "images/statistics"))
+    whole = wanted[: STATISTICS_BATCHES * config.batch]
+    for indices in whole.split(config.batch):
+        if len(indices) == config.batch or len(whole) < config.batch:
+            images = reader.gather(indices.numpy()).images
+            yield to_network_range(images.to(device), config.network.image_range)

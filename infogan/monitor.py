@@ -1,0 +1,100 @@
+"""What a run shows of itself while it trains: log rows, progress, pictures, validation scores, and its final products."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from infogan import checkpoint as checkpoints
+from infogan.config import RunConfig
+from infogan.export import export
+from infogan.health import complaints, overlaps
+from infogan.model import Model
+from infogan.pictures import curves, run_pictures
+from infogan.tracking import Log, read_log
+from shards import Dataset, atomic
+
+Say = Callable[[str], None]
+BAR = "{percentage:3.0f}%|{bar}| {n:,.0f}/{total:,.0f} kimg [{elapsed}<{remaining}{postfix}]"
+SECONDS_BETWEEN_LINES = 10.0  # in a log file, which has no progress bar
+
+
+@dataclass(frozen=True)
+class Score:
+    """The validation score by which the best checkpoint is chosen."""
+
+    metric: str
+    value: float
+    higher_is_better: bool
+
+    def better_than(self, other: float) -> bool:
+        return self.value > other if self.higher_is_better else self.value < other
+
+
+class Monitor:
+    """Writes what rank 0 has to tell. On other ranks `log` is None and only `report` is called, which then does nothing."""
+
+    def __init__(self, run: Path, config: RunConfig, dataset: Dataset, log: Log | None, kimg: float, say: Say) -> None:
+        self.run, self.config, self.dataset, self.log, self._say = run, config, dataset, log, say
+        self.codes = config.latent_codes()
+        stop = config.stop.images(config.batch, dataset.manifest.splits["train"].samples)
+        shown = log is not None and sys.stderr.isatty()
+        self._bar = tqdm(total=stop / 1000, initial=kimg, disable=not shown, dynamic_ncols=True, bar_format=BAR)
+        self._quiet_until = 0.0
+
+    def report(self, row: Mapping[str, Any]) -> None:
+        """Log a row, move the progress bar, and say what is going wrong."""
+        if self.log is None:
+            return
+        self.log.write(row)
+        if self._bar.disable and time.monotonic() >= self._quiet_until:
+            self._say(f"{row['kimg']:g} kimg: {self._summary(row)}")
+            self._quiet_until = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._bar.n = row["kimg"]
+        self._bar.set_postfix_str(self._summary(row))
+        for complaint in complaints(row, self.codes):
+            self._tell(f"{row['kimg']:g} kimg: {complaint}")
+
+    def _summary(self, row: Mapping[str, Any]) -> str:
+        parts = [f"{row['time/images_per_s']:,.0f} images/s"]
+        for name, ceiling in self.codes.ceilings().items():
+            shown = f"/{ceiling:.2f}" if name in self.codes.categorical and ceiling is not None else ""
+            parts.append(f"L_I {name} {row[f'mi/{name}']:.2f}{shown}")
+        return ", ".join([*parts, f"G {row['loss/generator']:.2f}", f"D {row['loss/critic']:.2f}"])
+
+    def picture(self, model: Model) -> None:
+        """Sample grid and traversals under the name of this moment."""
+        self._write_pictures(model, f"-{checkpoints.folder_name(round(model.origin.kimg * 1000))}")
+
+    def validate(self, model: Model) -> Score:
+        """Score on the validation split, log it, and refresh the report."""
+        raise NotImplementedError
+
+    def finish(self, model: Model) -> None:
+        """Final pictures, curves and the exported model."""
+        self._write_pictures(model, "")
+        rows = [row for row in read_log(self.run) if "loss/critic" in row]
+        atomic.write_bytes(self.run / "images" / "curves.png", curves(rows, self.codes.ceilings()))
+        export(model, self.run / "export", rows[-1])
+
+    def log_length(self) -> int:
+        """Bytes of the log that are on the disk."""
+        assert self.log is not None
+        return self.log.length()
+
+    def close(self) -> None:
+        self._bar.close()
+        if self.log is not None:
+            self.log.close()
+
+    def _write_pictures(self, model: Model, suffix: str) -> None:
+        for name, data in run_pictures(model.generator, self.codes, model.image_range, self.config.seed).items():
+            atomic.write_bytes(self.run / "images" / f"{name}{suffix}.png", data)
+
+    def _tell(self, line: str) -> None:
+        with tqdm.external_write_mode():
+            self._say(line)

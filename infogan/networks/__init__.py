@@ -1,0 +1,7 @@
+"""Generators and critics, registered by name; importing this package registers all of ours."""
+
+from infogan.networks import paper as paper  # registers its networks
+from infogan.networks.base import NETWORKS, Network, to_network_range, to_uint8
+from infogan.networks.critic import Critic, CriticOutput
+
+__all__ = ["NETWORKS", "Critic", "CriticOutput", "Network", "to_network_range", "to_uint8"]

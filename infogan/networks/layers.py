@@ -1,0 +1,131 @@
+"""The vocabulary in which the networks of the paper are written down, and the builder that makes modules of it.
+
+A network is a tuple of layers, as in a table of the paper's appendix. Conventions shared by all of them:
+
+- kernels are 4x4; stride 2 with padding 1 halves or doubles a side exactly;
+- order convolution -> BatchNorm -> activation, or activation -> BatchNorm where a family says so;
+- no bias where BatchNorm follows, a bias elsewhere;
+- BatchNorm after a fully connected layer normalises its features, before any reshape;
+- features of a reshaped fully connected layer are laid out height, width, channel: in memory that is channels-last,
+  which is what convolutions like best, so neither reshape copies anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from infogan.batchnorm import BatchNorm1d, BatchNorm2d
+
+Shape = tuple[int, ...]  # of one sample: (features,) or (channels, height, width)
+
+
+@dataclass(frozen=True)
+class FC:
+    """Fully connected layer to `features` outputs, or to a (channels, height, width) volume."""
+
+    features: int | tuple[int, int, int]
+    norm: bool = True
+
+
+@dataclass(frozen=True)
+class Conv:
+    """4x4 convolution of stride 2: halves the sides."""
+
+    channels: int
+    norm: bool = True
+
+
+@dataclass(frozen=True)
+class UpConv:
+    """4x4 transposed convolution of stride 2: doubles the sides."""
+
+    channels: int
+    norm: bool = True
+
+
+Layer = FC | Conv | UpConv
+
+
+class ToVolume(nn.Module):
+    """[n, height * width * channels] => [n, channels, height, width] in channels-last memory, without a copy."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.channels, self.height, self.width = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
+
+
+class ToFeatures(nn.Module):
+    """[n, channels, height, width] => [n, height * width * channels]; free for channels-last memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def build(
+    layers: Sequence[Layer],
+    in_shape: Shape,
+    activation: nn.Module,
+    *,
+    activation_first: bool = False,
+    batch_norm: bool = True,
+) -> tuple[nn.Sequential, Shape]:
+    """Build the modules of `layers` for inputs of `in_shape`; every layer is followed by `activation`.
+
+    Without `batch_norm` every BatchNorm is left out and its layer has a bias instead. Returns the module and the
+    shape of one of its outputs.
+    """
+    modules: list[nn.Module] = []
+    shape = in_shape
+    for layer in layers:
+        if not batch_norm:
+            layer = replace(layer, norm=False)
+        linear, normed, shape = _linear_part(layer, shape, modules)
+        modules.append(linear)
+        tail = [normed, activation] if layer.norm else [activation]
+        modules += reversed(tail) if activation_first else tail
+        if isinstance(layer, FC) and isinstance(layer.features, tuple):
+            modules.append(ToVolume(layer.features))
+            shape = layer.features
+    return nn.Sequential(*modules), shape
+
+
+def _linear_part(layer: Layer, shape: Shape, modules: list[nn.Module]) -> tuple[nn.Module, nn.Module, Shape]:
+    """Return the layer's linear module, its BatchNorm and its flat output shape."""
+    if isinstance(layer, FC):
+        if len(shape) == 3:
+            modules.append(ToFeatures())
+        width = size(layer.features) if isinstance(layer.features, tuple) else layer.features
+        return nn.Linear(size(shape), width, bias=not layer.norm), BatchNorm1d(width), (width,)
+    channels, height, width = shape
+    norm = BatchNorm2d(layer.channels)
+    if isinstance(layer, Conv):
+        conv: nn.Module = nn.Conv2d(channels, layer.channels, 4, stride=2, padding=1, bias=not layer.norm)
+        return conv, norm, (layer.channels, height // 2, width // 2)
+    conv = nn.ConvTranspose2d(channels, layer.channels, 4, stride=2, padding=1, bias=not layer.norm)
+    return conv, norm, (layer.channels, height * 2, width * 2)
+
+
+def size(shape: Shape) -> int:
+    """Number of values in one sample of `shape`."""
+    product = 1
+    for side in shape:
+        product *= side
+    return product
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """The official initialisation: weights N(0, 0.02), BatchNorm scales N(1, 0.02), biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            part.weight.normal_(0.0, 0.02, generator=generator)
+            if part.bias is not None:
+                part.bias.zero_()
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.weight.normal_(1.0, 0.02, generator=generator)
+            part.bias.zero_()

@@ -1,0 +1,112 @@
+"""The networks of the paper (arXiv 1606.03657, appendix C), one description per table.
+
+Each table is two tuples of layers, read top to bottom like the table. Parameter counts are tested against the paper's
+layers worked out by hand.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from infogan.checks import at_least, one_of
+from infogan.networks.base import NETWORKS, Network
+from infogan.networks.critic import Critic
+from infogan.networks.layers import FC, Conv, Layer, ToFeatures, UpConv, build, initialise, size
+
+
+@dataclass(frozen=True)
+class PaperNetwork(Network):
+    """What the tables share; a table fills in the class variables.
+
+    `norm: none` leaves every BatchNorm out (a comparison, not the paper). `critic_slope` is the leaky ReLU of the
+    critic: 0.1 in the paper, 0.01 in the official MNIST code.
+    """
+
+    norm: str = "batch"
+    critic_slope: float = 0.1
+
+    side: ClassVar[int]
+    channels: ClassVar[int]
+    trunk_layers: ClassVar[tuple[Layer, ...]]
+    generator_layers: ClassVar[tuple[Layer, ...]]
+    q_hidden: ClassVar[int | None] = 128
+    generator_activation: ClassVar[Callable[[], nn.Module]] = nn.ReLU
+    generator_activation_first: ClassVar[bool] = False
+    output: ClassVar[type[nn.Module]] = nn.Sigmoid
+
+    def __post_init__(self) -> None:
+        one_of("norm", self.norm, ("batch", "none"))
+        at_least("critic_slope", self.critic_slope, 0, below=1)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.channels, self.side, self.side
+
+    @property
+    def image_range(self) -> tuple[float, float]:
+        return (0.0, 1.0) if self.output is nn.Sigmoid else (-1.0, 1.0)
+
+    def generator(self, input_width: int) -> nn.Module:
+        hidden, shape = build(
+            self.generator_layers,
+            (input_width,),
+            type(self).generator_activation(),
+            activation_first=self.generator_activation_first,
+            batch_norm=self.norm == "batch",
+        )
+        last = nn.ConvTranspose2d(shape[0], self.channels, 4, stride=2, padding=1)
+        return nn.Sequential(*hidden, last, self.output()).to(memory_format=torch.channels_last)
+
+    def critic(self, q_width: int) -> Critic:
+        leaky = nn.LeakyReLU(self.critic_slope)
+        batch_norm = self.norm == "batch"
+        trunk, shape = build(self.trunk_layers, self.image_shape, leaky, batch_norm=batch_norm)
+        if len(shape) == 3:
+            trunk.append(ToFeatures())
+            shape = (size(shape),)
+        hidden = () if self.q_hidden is None else (FC(self.q_hidden),)
+        q_trunk, q_shape = build(hidden, shape, leaky, batch_norm=batch_norm)
+        q_head = nn.Sequential(*q_trunk, nn.Linear(q_shape[0], q_width))
+        return Critic(trunk, nn.Linear(shape[0], 1), q_head).to(memory_format=torch.channels_last)
+
+    def initialise(self, module: nn.Module, generator: torch.Generator) -> None:
+        initialise(module, generator)
+
+
+@NETWORKS.register("mnist")
+@dataclass(frozen=True)
+class MNIST(PaperNetwork):
+    """Table 1."""
+
+    side = 28
+    channels = 1
+    trunk_layers = (Conv(64, norm=False), Conv(128), FC(1024))
+    generator_layers = (FC(1024), FC((128, 7, 7)), UpConv(64))
+
+
+@NETWORKS.register("fashion_mnist")
+@dataclass(frozen=True)
+class FashionMNIST(MNIST):
+    """The study's deck: MNIST's critic; a generator with leaky ReLU before BatchNorm, ending in tanh.
+
+    The deck gives no slope for the generator's leaky ReLU; it is the critic's 0.1 here.
+    """
+
+    generator_activation = staticmethod(lambda: nn.LeakyReLU(0.1))
+    generator_activation_first = True
+    output = nn.Tanh
+
+
+@NETWORKS.register("colour32")
+@dataclass(frozen=True)
+class Colour32(PaperNetwork):
+    """Tables 2 and 3 (SVHN and CelebA), which differ only in their codes."""
+
+    side = 32
+    channels = 3
+    trunk_layers = (Conv(64, norm=False), Conv(128), Conv(256))
+    generator_layers = (FC((448, 2, 2)), UpConv(256), UpConv(128, norm=False), UpConv(64, norm=False))
+    output = nn.Tanh

@@ -1,0 +1,131 @@
+"""A run's folder: what it was told to do, what may change when it goes on, and where it happened."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from infogan import checkpoint as checkpoints
+from infogan import settings
+from infogan.checkpoint import Checkpoint
+from infogan.config import RunConfig, digest, identity, to_plain
+from infogan.engine import Engine
+from shards import Dataset, atomic
+from shards.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "webdataset", "torch-fidelity", "safetensors", "scikit-learn")
+
+
+def default_folder(preset: str, config: RunConfig) -> Path:
+    """`runs/<preset>-seed<n>`."""
+    return Path("runs") / f"{preset}-seed{config.seed}"
+
+
+def saved_config(run: Path) -> RunConfig | None:
+    """The config that a run was started with; None where no run has been started."""
+    path = run / "config.yaml"
+    return settings.load(path).config if path.is_file() else None
+
+
+def follow_saved(config: RunConfig, saved: RunConfig | None) -> RunConfig:
+    """Where a config leaves something open, a run that goes on keeps what it had: its precision and its data set."""
+    if saved is None:
+        return config
+    precision = saved.precision if config.precision == "auto" else config.precision
+    data = config.data if config.data.digest else replace(config.data, digest=saved.data.digest)
+    return replace(config, precision=precision, data=data)
+
+
+def refuse_changes(run: Path, config: RunConfig, saved: RunConfig) -> None:
+    """A run goes on only as what it was: name the fields of its identity that differ."""
+    before, now = identity(saved), identity(config)
+    changed = [
+        f"{path} was {before.get(path, 'absent')}, is {now.get(path, 'absent')}"
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
+    ]
+    if changed:
+        raise UserError(
+            f"run {run}: its config differs: {'; '.join(changed)}; change it back, or start another run with --run DIR "
+            "(--from takes this run's weights along)"
+        )
+
+
+def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None) -> None:
+    """Write the resolved config and where this start happens; the config's first line holds its digest."""
+    text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+    atomic.write_text(run / "config.yaml", f"# resolved config of this run; digest {digest(config)}\n{text}")
+    path = run / "environment.json"
+    starts = json.loads(path.read_bytes())["starts"] if path.is_file() else []
+    atomic.write_json(path, {"format": 1, "starts": [*starts, environment(engine) | {"from": origin}]})
+
+
+def environment(engine: Engine) -> dict[str, Any]:
+    """Machine, versions, processes and command of this start."""
+    gpu = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else None
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "host": platform.node(),
+        "system": platform.platform(),
+        "device": gpu or cpu_name(),
+        "processes": engine.world,
+        "threads": engine.threads,
+        "precision": engine.config.precision,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def starting_weights(source: str, run: Path) -> Checkpoint:
+    """The checkpoint that `--from RUN[@kimg]` names."""
+    folder, _, which = source.partition("@")
+    if Path(folder).resolve() == run.resolve():
+        raise UserError(f"--from {source}: is the run itself; without --from the same command resumes it")
+    if not (Path(folder) / "checkpoints").is_dir():
+        raise UserError(f"--from {source}: {folder} holds no run with checkpoints")
+    return checkpoints.find(Path(folder), which or "latest")
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def check_data(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """The config with its data set pinned by digest."""
+    return replace(config, data=replace(config.data, digest=dataset.manifest.digest))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, with a + where the tree has changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changes else "")

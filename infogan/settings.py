@@ -1,0 +1,209 @@
+"""From YAML files and dotted overrides to a checked `RunConfig`, remembering where each value came from.
+
+A preset may name another with `extends:`; mappings merge key by key, and a key set to null removes what the base had
+(`codes: {c2: null}`). OmegaConf reads and merges; what a component accepts is known only to its own dataclass, so
+checking is done here, against the class that the component's `name` or `kind` picks.
+"""
+
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from infogan.codes import KINDS
+from infogan.config import RunConfig, Stop, flatten
+from infogan.networks import NETWORKS, Network
+from infogan.objectives import OBJECTIVES, Objective
+from shards.errors import UserError
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A config with the source of each of its values: dotted path -> preset file or override."""
+
+    config: RunConfig
+    sources: dict[str, str]
+    preset: str
+
+
+def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a preset (a file, or the name of one of ours such as `paper/mnist`), apply overrides, and check all of it."""
+    path = find_preset(str(preset))
+    layers = _read_with_bases(path, ())
+    for override in overrides:
+        layers.append((f"override {override}", _parse_override(override)))
+    plain: Plain = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        plain = _merge(plain, layer)
+        sources = {key: where for key, where in sources.items() if _has(plain, key)}
+        sources |= {key: source for key in flatten(layer) if _has(plain, key)}
+    return Settings(from_plain(plain), sources, path.stem)
+
+
+def from_plain(plain: Plain) -> RunConfig:
+    """Check plain data, such as a saved config, as `load` does."""
+    return typing.cast(RunConfig, build(RunConfig, plain, ""))
+
+
+def find_preset(name: str) -> Path:
+    """A file as named, or a preset that comes with the package: `paper/mnist`, `configs/paper/mnist.yaml`."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = presets_folder()
+    inside = name.removeprefix("configs/").removesuffix(".yaml") + ".yaml"
+    if (shipped / inside).is_file():
+        return shipped / inside
+    names = sorted(str(path.relative_to(shipped)).removesuffix(".yaml") for path in presets(shipped))
+    raise UserError(f"config {name!r}: no such file and no such preset; presets: {', '.join(names)}")
+
+
+def presets_folder() -> Path:
+    """Where our presets lie: in the installed package, or at the top of the source tree that this file belongs to."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def presets(folder: Path) -> list[Path]:
+    """The files in `folder` that describe runs: those with codes of their own or built on one that has."""
+    return [path for path in sorted(folder.rglob("*.yaml")) if {"codes", "extends"} & set(_read(path))]
+
+
+def build(kind: Any, value: Any, path: str) -> Any:
+    """Make a value of type `kind` from plain data; a UserError names the path, the value, the rule and the remedy."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(kind):
+            return None
+        if kind == typing.Union[tuple(KINDS.values())]:
+            return _component(KINDS, "kind", value, path)
+        kinds = [option for option in get_args(kind) if option is not type(None)]
+        return build(kinds[0], value, path)
+    if origin is dict:
+        _expect(isinstance(value, Mapping), path, value, "must be a mapping from names to settings")
+        return {str(key): build(get_args(kind)[1], item, _join(path, key)) for key, item in value.items()}
+    if origin is tuple:
+        length = len(get_args(kind))
+        _expect(isinstance(value, list | tuple) and len(value) == length, path, value, f"must be a list of {length}")
+        return tuple(build(item_kind, item, path) for item_kind, item in zip(get_args(kind), value, strict=True))
+    if kind is Network or kind is Objective:
+        registry = NETWORKS if kind is Network else OBJECTIVES
+        return _component({name: registry.get(name) for name in registry}, "name", value, path)
+    if kind is Stop:
+        return _checked(lambda: Stop.parse(value), f"{path}: ")
+    if is_dataclass(kind):
+        return _section(kind, value, path)  # type: ignore[arg-type]
+    return _scalar(kind, value, path)
+
+
+def _component(options: Mapping[str, type], selector: str, value: Any, path: str) -> Any:
+    _expect(isinstance(value, Mapping) and selector in value, path, value, f"must be a mapping with a `{selector}`")
+    chosen = value[selector]
+    if chosen not in options:
+        raise UserError(f"{path}.{selector}: {chosen!r}: must be one of {', '.join(sorted(options))}")
+    return _section(options[chosen], {key: item for key, item in value.items() if key != selector}, path)
+
+
+def _section(kind: type, value: Any, path: str) -> Any:
+    _expect(isinstance(value, Mapping), path, value, "must be a mapping")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    for key in value:
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+            raise UserError(f"{_join(path, key)}: unknown setting; {hint}")
+    for name, f in known.items():
+        if f.default is MISSING and f.default_factory is MISSING and name not in value:
+            raise UserError(f"{_join(path, name)}: missing; it has no default, set it in the config or as {_join(path, name)}=...")
+    made = {key: build(hints[key], item, _join(path, key)) for key, item in value.items()}
+    return _checked(lambda: kind(**made), f"{path}." if path else "")
+
+
+def _scalar(kind: type, value: Any, path: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+    _expect(type(value) is kind, path, value, f"must be {names[kind]}")
+    return value
+
+
+def _checked(make: Callable[[], Any], prefix: str) -> Any:
+    try:
+        return make()
+    except ValueError as error:
+        raise UserError(f"{prefix}{error}") from None
+
+
+def _expect(holds: bool, path: str, value: Any, rule: str) -> None:
+    if not holds:
+        raise UserError(f"{path or 'config'}: {value!r}: {rule}")
+
+
+def _read(path: Path) -> Plain:
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(plain, dict):
+        raise UserError(f"config {path}: must be a mapping of settings")
+    return typing.cast(Plain, plain)
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Plain]]:
+    """The layers that make up a preset, its deepest base first."""
+    if path.resolve() in seen:
+        raise UserError(f"config {path}: extends itself, by way of {' -> '.join(map(str, seen))}")
+    plain = _read(path)
+    base = plain.pop("extends", None)
+    if base is None:
+        return [(str(path), plain)]
+    beside = path.parent / str(base)
+    base_path = beside if beside.is_file() else find_preset(str(base))
+    return [*_read_with_bases(base_path, (*seen, path.resolve())), (str(path), plain)]
+
+
+def _parse_override(text: str) -> Plain:
+    key, equals, _ = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"override {text!r}: must be key=value, as in optimizer.critic.lr=1e-4")
+    try:
+        return typing.cast(Plain, OmegaConf.to_container(OmegaConf.from_dotlist([text])))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(f"override {text!r}: {' '.join(str(error).split())}") from None
+
+
+def _merge(base: Plain, layer: Plain) -> Plain:
+    merged = dict(base)
+    for key, value in layer.items():
+        if value is None and isinstance(base.get(key), dict):
+            del merged[key]
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = _merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _has(plain: Plain, path: str) -> bool:
+    node: Any = plain
+    for key in path.split("."):
+        if not isinstance(node, dict) or key not in node:
+            return False
+        node = node[key]
+    return True
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)

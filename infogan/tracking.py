@@ -1,0 +1,94 @@
+"""What a run says about itself: `metrics.jsonl` is the truth, TensorBoard is a copy of it.
+
+Statistics are summed on the device and read once per interval. After a kill the log is cut back to the length that
+the checkpoint remembers, so that it never holds a line twice. Keys under `time/` are the only ones in which two equal
+runs may differ.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shards.atomic import explained
+
+
+class Means:
+    """Running sums of scalar statistics on their device, so that adding one waits for nothing."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
+        self.count = 0
+
+    def add(self, statistics: Mapping[str, Tensor]) -> None:
+        """Add one update's scalars; the names must be the same every time."""
+        values = torch.stack([value.detach().double() for value in statistics.values()])
+        self._names = list(statistics)
+        self._sum = values if self._sum is None else self._sum + values
+        self.count += 1
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able; a double survives JSON to the bit."""
+        sums = [] if self._sum is None else self._sum.tolist()
+        return {"count": self.count, "sums": dict(zip(self._names, sums, strict=True))}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self._names, self.count = list(state["sums"]), state["count"]
+        self._sum = torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=device) if self.count else None
+
+    def take(self, reduce: Any) -> dict[str, float]:
+        """The means since the last call, passed through `reduce` (a mean over processes), and start again."""
+        assert self._sum is not None
+        means = dict(zip(self._names, reduce(self._sum / self.count).tolist(), strict=True))
+        self._names, self._sum, self.count = [], None, 0
+        return means
+
+
+class Log:
+    """Appends rows to `metrics.jsonl` and copies their numbers to TensorBoard."""
+
+    def __init__(self, run: Path, length: int, kimg: float) -> None:
+        """Continue the log of `run`, cut back to `length` bytes, which was its length at `kimg`."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = run / "metrics.jsonl"
+        with explained(self.path):
+            self._file = open(self.path, "ab")
+            self._file.truncate(length)
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=round(kimg * 1000) + 1)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        with explained(self.path):
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.flush()
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("kimg", "update"):
+                self._board.add_scalar(name, value, round(row["kimg"] * 1000))
+
+    def length(self) -> int:
+        """Bytes written so far, all of them on the disk when this returns."""
+        with explained(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._board.close()
+        self._file.close()
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """All rows of a run's `metrics.jsonl`; a last line that a kill tore is left out."""
+    path = run / "metrics.jsonl"
+    return list(_whole_rows(path.read_bytes().splitlines(keepends=True))) if path.is_file() else []
+
+
+def _whole_rows(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        if line.endswith(b"\n"):
+            yield json.loads(line)

@@ -1,0 +1,169 @@
+"""`infogan shards`: builds, verifies and describes data sets.
+
+Each source is a subcommand of `build` whose options are the fields of the source's dataclass, so a new source
+needs no line here. Only click is imported until a command runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+_BUILD_OPTIONS = ("out", "name", "encoding", "shard_size", "workers", "force", "quiet")
+
+
+@click.group("shards")
+def shards_group() -> None:
+    """Build, verify and describe data sets."""
+
+
+class _SourceGroup(click.Group):
+    """One subcommand per registered source."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from shards import sources
+
+        return sources.names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        from shards import sources
+
+        return _source_command(sources.get(cmd_name))
+
+
+def _source_command(source: type[Any]) -> click.Command:
+    """`build NAME` with the source's own options before those of every build."""
+    first_line = (source.__doc__ or source.kind).strip().splitlines()[0]
+    parameters: list[click.Parameter] = [
+        _source_option(field) for field in dataclasses.fields(source.Options)
+    ]
+    parameters += [
+        click.Option(
+            ["--out"], metavar="FOLDER", help=f"The data set's folder.  [default: data/{source.kind}]"
+        ),
+        click.Option(["--name"], help="The data set's name.  [default: the folder's]"),
+        click.Option(
+            ["--encoding"],
+            default="png",
+            show_default=True,
+            type=click.Choice(["png", "npy"]),
+            help="png, or npy: raw bytes, larger and faster to read.",
+        ),
+        click.Option(["--shard-size"], type=int, default=4096, show_default=True, help="Samples per shard."),
+        click.Option(["--workers"], type=int, help="Processes.  [default: one per core]"),
+        click.Option(["--force"], is_flag=True, help="Build anew where a data set already stands."),
+        click.Option(["--quiet"], is_flag=True, help="No progress bar."),
+    ]
+
+    def run(**options: Any) -> None:
+        common = {name: options.pop(name) for name in _BUILD_OPTIONS}
+        _build(source.kind, options, **common)
+
+    return click.Command(source.kind, params=parameters, callback=run, help=first_line)
+
+
+def _source_option(field: dataclasses.Field[Any]) -> click.Option:
+    flag = f"--{field.name.replace('_', '-')}"
+    text = field.metadata.get("help", "")
+    if isinstance(field.default, bool):
+        declaration = [f"{flag}/--no-{flag[2:]}"] if field.default else [flag]
+        return click.Option([*declaration, field.name], is_flag=True, default=field.default, help=text)
+    return click.Option(
+        [flag, field.name],
+        type=type(field.default),
+        default=field.default,
+        show_default=field.default != "",
+        help=text,
+    )
+
+
+@shards_group.command("build", cls=_SourceGroup, subcommand_metavar="SOURCE [OPTIONS]")
+def build_group() -> None:
+    """Build a data set from raw images; the same command continues a build that was cut off."""
+
+
+def _build(
+    kind: str,
+    source_options: dict[str, Any],
+    *,
+    out: str | None,
+    name: str | None,
+    encoding: str,
+    shard_size: int,
+    workers: int | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    from shards.sources import open_source
+    from shards.writer import build
+
+    folder = out or f"data/{kind}"
+    manifest = build(
+        open_source(kind, **source_options),
+        folder,
+        name=name or (kind if out is None else None),
+        encoding=encoding,
+        shard_size=shard_size,
+        workers=workers,
+        progress=not quiet,
+        force=force,
+    )
+    counts = ", ".join(f"{split.samples:,} {key}" for key, split in manifest.splits.items())
+    click.echo(f"{folder}: {counts}; digest {manifest.digest[:16]}")
+
+
+@shards_group.command("verify")
+@click.argument("path")
+@click.option("--fast", is_flag=True, help="Only look at names and sizes; read no data.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.pass_context
+def verify_command(ctx: click.Context, path: str, fast: bool, quiet: bool) -> None:
+    """Find every fault of the data set in PATH; one line each, and exit status 1 if there are any."""
+    from shards.manifest import Manifest
+    from shards.verify import verify
+
+    faults = verify(path, deep=not fast, progress=not quiet)
+    for fault in faults:
+        click.echo(str(fault))
+    if faults:
+        ctx.exit(1)
+    manifest = Manifest.load(path)
+    shards = sum(len(split.shards) for split in manifest.splits.values())
+    click.echo(f"ok: {manifest.samples:,} samples in {shards} shards")
+
+
+@shards_group.command("describe")
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="The manifest, as JSON.")
+def describe_command(path: str, as_json: bool) -> None:
+    """Say what the data set in PATH is."""
+    from shards.dataset import open_dataset
+
+    manifest = open_dataset(path).manifest
+    if as_json:
+        click.echo(json.dumps(manifest.document(), indent=2, ensure_ascii=False))
+        return
+    image = manifest.image
+    options = ", ".join(f"{key}={value}" for key, value in manifest.source["options"].items())
+    rows = [
+        ("name", manifest.name),
+        ("source", manifest.source["kind"] + (f" ({options})" if options else "")),
+        ("image", f"{image.height} x {image.width} x {image.channels}, {image.encoding}"),
+        (
+            "classes",
+            f"{len(manifest.classes)}: {', '.join(manifest.classes)}" if manifest.classes else "none",
+        ),
+        ("factors", ", ".join(manifest.factors) or "none"),
+        ("digest", manifest.digest),
+    ]
+    if manifest.source["skipped"]:
+        rows.append(("skipped", f"{manifest.source['skipped']} unreadable images, listed in skipped.json"))
+    for key, value in rows:
+        click.echo(f"{key:<8} {value}")
+    click.echo(f"\n{'split':<12}{'samples':>12}{'shards':>8}{'bytes':>16}")
+    for name, split in manifest.splits.items():
+        size = sum(shard.bytes for shard in split.shards)
+        click.echo(f"{name:<12}{split.samples:>12,}{len(split.shards):>8}{size:>16,}")

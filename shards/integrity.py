@@ -1,0 +1,146 @@
+"""What can be wrong with a shard, found by reading it once.
+
+`check_shard` compares a tar with the manifest (size, sha256), walks its headers, checks the members against
+the layout of the data set, and the sidecar against the tar. Training runs it on every shard it reads before
+the first update, `verify` on all of them and more.
+
+Hashing a large set at every start would take long, so the indexed reader remembers what it checked in a stamp
+per shard: size, modification time, change time and inode of tar and sidecar, and the manifest's seal. What a
+stamp can miss: a disk that returns other bytes than were written, without anyone having written. `verify`
+reads every byte again and does not miss it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards import atomic, index
+from shards.errors import DataError, UserError
+from shards.layout import Layout
+from shards.manifest import Shard
+
+STAMPS = ".verified.json"
+REBUILD = "build the data set again"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where (shard and member, or a file), what, and what to do."""
+
+    shard: str
+    member: str
+    rule: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.shard}, {self.member}" if self.member else self.shard
+        return f"{place}: {self.rule}; {self.remedy}"
+
+
+def quick_faults(root: Path, shard: Shard) -> Iterator[Fault]:
+    """What a look at the folder shows: a missing shard, a wrong size, a missing or misfit sidecar."""
+    path = root / shard.name
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        yield Fault(shard.name, "", "the shard is missing", f"restore it or {REBUILD}")
+        return
+    if size != shard.bytes:
+        yield Fault(shard.name, "", f"the shard has {size} bytes, the manifest says {shard.bytes}", REBUILD)
+    try:
+        index.load(path)
+    except DataError as error:
+        yield Fault(shard.name, index.sidecar(path).name, str(error).rsplit(": ", 1)[0], REBUILD)
+
+
+def data_faults(root: Path, shard: Shard, layout: Layout, data: memoryview) -> Iterator[Fault]:
+    """What the bytes of a shard show: sha256, tar structure, members, and a sidecar that does not fit."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != shard.sha256:
+        yield Fault(
+            shard.name,
+            "",
+            f"its sha256 is {found[:12]}..., the manifest says {shard.sha256[:12]}...",
+            REBUILD,
+        )
+    members: list[index.Member] = []
+    try:
+        members.extend(index.walk(data))
+    except DataError as error:
+        yield Fault(shard.name, "", str(error), REBUILD)
+        return
+    for member, rule in layout.faults(members):
+        yield Fault(shard.name, member, rule, REBUILD)
+    samples = len({member.name.partition(".")[0] for member in members})
+    if samples != shard.samples:
+        yield Fault(shard.name, "", f"it holds {samples} samples, the manifest says {shard.samples}", REBUILD)
+    try:
+        table = index.load(root / shard.name)
+    except DataError:
+        return  # `quick_faults` has named it
+    if not np.array_equal(table, index.entries(members)):
+        yield Fault(
+            shard.name, index.sidecar(Path(shard.name)).name, "the sidecar does not fit the tar", REBUILD
+        )
+
+
+def require_sound(root: Path, shard: Shard, layout: Layout, data: memoryview) -> None:
+    """Raises `DataError` with the first fault of a shard whose bytes are `data`."""
+    for fault in data_faults(root, shard, layout, data):
+        raise DataError(
+            f"{root / fault.shard}{', ' + fault.member if fault.member else ''}: {fault.rule}; {fault.remedy}"
+        )
+
+
+class Stamps:
+    """Which shards of a data set were read and found sound, as they lie on the disk now."""
+
+    def __init__(self, root: Path, seal: str) -> None:
+        self.root, self.seal = root, seal
+        self._path = self._place()
+        self._stamps: dict[str, list[int]] = self._load()
+
+    def _place(self) -> Path:
+        """Beside the data, or, where that cannot be written, in the user's cache."""
+        if os.access(self.root, os.W_OK):
+            return self.root / STAMPS
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return (
+            cache
+            / "infogan"
+            / f"verified-{hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]}.json"
+        )
+
+    def _load(self) -> dict[str, list[int]]:
+        try:
+            document = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        fits = isinstance(document, dict) and document.get("seal") == self.seal
+        stamps: Any = document.get("shards") if fits else None
+        return stamps if isinstance(stamps, dict) else {}
+
+    def _now(self, shard: Shard) -> list[int]:
+        path = self.root / shard.name
+        stats = [path.stat(), index.sidecar(path).stat()]
+        return [value for s in stats for value in (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)]
+
+    def current(self, shard: Shard) -> bool:
+        """Whether the shard was checked and neither it nor its sidecar was touched since."""
+        return self._stamps.get(shard.name) == self._now(shard)
+
+    def add(self, shards: list[Shard]) -> None:
+        """Remembers shards as sound; where that cannot be written, the next start reads them once more."""
+        self._stamps.update({shard.name: self._now(shard) for shard in shards})
+        try:
+            atomic.write_json(self._path, {"seal": self.seal, "shards": self._stamps})
+        except (OSError, UserError):
+            return

@@ -1,0 +1,269 @@
+"""`manifest.json`: what a data set is, and the numbers that every byte of it must answer to.
+
+Format 1, one JSON object with exactly these keys:
+
+    format     1
+    name       the data set's name
+    source     {"kind": source, "options": {...}, "fingerprint": sha256 of the raw data or its listing, "skipped": count}
+    image      {"height", "width", "channels" (1 or 3), "encoding": "png" | "npy" | "jpg"}
+    classes    class names, label 0 first; empty for a set without labels
+    factors    name -> {"kind": "categorical", "values": n}
+                       or {"kind": "continuous", "range": [lo, hi], "periodic": bool}
+    splits     name -> {"samples", "shards": [{"name", "samples", "bytes", "sha256"}]}
+    digest     identity: sha256 over (split, key, decoded pixels, label, factors) of every sample, in order
+    made_with  versions of what wrote it
+    seal       sha256 of the canonical JSON (sorted keys, no spaces) of everything above
+
+The seal is what finds an edited manifest: a count, a digest or a sha256 changed by hand no longer fits it. It
+guards against accidents and careless edits, not against someone who computes a new seal (`verify` then still
+compares all with the tars).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shards import atomic
+from shards.errors import DataError
+
+FORMAT = 1
+FILE_NAME = "manifest.json"
+ENCODINGS = ("png", "npy", "jpg")
+_KEYS = ("format", "name", "source", "image", "classes", "factors", "splits", "digest", "made_with", "seal")
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHARD_NAME = re.compile(r"^(?P<split>[a-z][a-z0-9_]*)/[0-9]{6,}\.tar$")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Shape and encoding of every image of a data set: uint8, height x width x channels."""
+
+    height: int
+    width: int
+    channels: int
+    encoding: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.height, self.width, self.channels
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one decoded image."""
+        return self.height * self.width * self.channels
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar: its path relative to the data set, its samples, its size in bytes and its sha256."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split's samples and the shards that hold them, in order."""
+
+    samples: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """See the module's docstring for every field."""
+
+    name: str
+    source: dict[str, Any]
+    image: ImageSpec
+    classes: tuple[str, ...]
+    factors: dict[str, dict[str, Any]]
+    splits: dict[str, Split]
+    digest: str
+    made_with: dict[str, str]
+
+    @property
+    def samples(self) -> int:
+        """Samples in all splits together."""
+        return sum(split.samples for split in self.splits.values())
+
+    @classmethod
+    def load(cls, root: str | os.PathLike[str]) -> Manifest:
+        """Reads and checks the manifest of the data set in the folder `root`.
+
+        Raises:
+            DataError: no manifest, not JSON, a wrong, missing or unknown key, or a seal that does not fit the
+            content.
+        """
+        path = Path(root) / FILE_NAME
+        atomic.recover(root)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(
+                f"{root} is no finished data set: it has no {FILE_NAME}; build it with `infogan shards build`"
+            ) from None
+        except UnicodeDecodeError:
+            raise DataError(f"{path} is damaged: not UTF-8 text; build the data set again") from None
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} is damaged: {error}; build the data set again") from None
+        return _parse(document, path)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document, sealed."""
+        body: dict[str, Any] = {"format": FORMAT, **asdict(self)}
+        body = json.loads(json.dumps(body))  # tuples become lists, as they are read back
+        return {**body, "seal": seal(body)}
+
+    def save(self, root: str | os.PathLike[str]) -> None:
+        """Writes `manifest.json` into the folder `root`, in one step."""
+        atomic.write_json(Path(root) / FILE_NAME, self.document())
+
+
+def seal(document: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON of a manifest without its seal."""
+    body = {key: value for key, value in document.items() if key != "seal"}
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+class _Reader:
+    """Takes a manifest apart and names the place of whatever does not fit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fail(self, where: str, rule: str) -> DataError:
+        return DataError(
+            f"{self.path}: {where} {rule}; the manifest was edited or damaged: build the data set again"
+        )
+
+    def mapping(self, value: Any, where: str, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(where, "must be a mapping")
+        if keys is not None and set(value) != set(keys):
+            missing = [key for key in keys if key not in value]
+            unknown = [key for key in value if key not in keys]
+            parts = [
+                f"{label} {', '.join(names)}"
+                for label, names in (("lacks", missing), ("has unknown", unknown))
+                if names
+            ]
+            raise self.fail(where, " and ".join(parts))
+        return value
+
+    def whole(self, value: Any, where: str, lowest: int = 0) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise self.fail(where, f"must be a whole number of at least {lowest}, not {value!r}")
+        return value
+
+    def text(self, value: Any, where: str) -> str:
+        if not isinstance(value, str) or not value:
+            raise self.fail(where, f"must be a text, not {value!r}")
+        return value
+
+    def sha256(self, value: Any, where: str) -> str:
+        if not isinstance(value, str) or not _SHA256.match(value):
+            raise self.fail(where, "must be a sha256 in 64 hexadecimal digits")
+        return value
+
+    def image(self, value: Any) -> ImageSpec:
+        fields = self.mapping(value, "image", ("height", "width", "channels", "encoding"))
+        for key in ("height", "width"):
+            self.whole(fields[key], f"image.{key}", 1)
+        if fields["channels"] not in (1, 3):
+            raise self.fail("image.channels", f"must be 1 or 3, not {fields['channels']!r}")
+        if fields["encoding"] not in ENCODINGS:
+            raise self.fail(
+                "image.encoding", f"must be one of {', '.join(ENCODINGS)}, not {fields['encoding']!r}"
+            )
+        return ImageSpec(**fields)
+
+    def factors(self, value: Any) -> dict[str, dict[str, Any]]:
+        for name, factor in self.mapping(value, "factors").items():
+            where = f"factors.{name}"
+            kind = self.mapping(factor, where).get("kind")
+            if kind == "categorical":
+                self.mapping(factor, where, ("kind", "values"))
+                self.whole(factor["values"], f"{where}.values", 1)
+            elif kind == "continuous":
+                self.mapping(factor, where, ("kind", "range", "periodic"))
+                self.range(factor["range"], f"{where}.range")
+                if not isinstance(factor["periodic"], bool):
+                    raise self.fail(f"{where}.periodic", "must be true or false")
+            else:
+                raise self.fail(f"{where}.kind", f"must be categorical or continuous, not {kind!r}")
+        return dict(value)
+
+    def range(self, value: Any, where: str) -> None:
+        numbers = (
+            isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+        )
+        if not numbers or not all(math.isfinite(v) for v in value) or not value[0] < value[1]:
+            raise self.fail(where, f"must be two numbers, the lower first, not {value!r}")
+
+    def split(self, name: str, value: Any) -> Split:
+        where = f"splits.{name}"
+        fields = self.mapping(value, where, ("samples", "shards"))
+        if not isinstance(fields["shards"], list):
+            raise self.fail(f"{where}.shards", "must be a list")
+        shards = tuple(
+            self.shard(name, shard, f"{where}.shards[{i}]") for i, shard in enumerate(fields["shards"])
+        )
+        names = [shard.name for shard in shards]
+        if len(set(names)) != len(names):
+            raise self.fail(f"{where}.shards", "name one shard twice")
+        if self.whole(fields["samples"], f"{where}.samples") != sum(shard.samples for shard in shards):
+            raise self.fail(f"{where}.samples", "is not the sum of its shards' samples")
+        return Split(fields["samples"], shards)
+
+    def shard(self, split: str, value: Any, where: str) -> Shard:
+        fields = self.mapping(value, where, ("name", "samples", "bytes", "sha256"))
+        match = _SHARD_NAME.match(self.text(fields["name"], f"{where}.name"))
+        if match is None or match["split"] != split:
+            raise self.fail(f"{where}.name", f"must be {split}/<number>.tar, not {fields['name']!r}")
+        self.whole(fields["samples"], f"{where}.samples", 1)
+        self.whole(fields["bytes"], f"{where}.bytes", 1)
+        self.sha256(fields["sha256"], f"{where}.sha256")
+        return Shard(**fields)
+
+
+def _parse(document: Any, path: Path) -> Manifest:
+    read = _Reader(path)
+    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+        raise DataError(
+            f"{path} has format {document['format']!r}, this version reads {FORMAT}: build the data set again"
+        )
+    fields = read.mapping(document, "the manifest", _KEYS)
+    source = read.mapping(fields["source"], "source", ("kind", "options", "fingerprint", "skipped"))
+    classes = fields["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise read.fail("classes", "must be a list of names")
+    made_with = read.mapping(fields["made_with"], "made_with")
+    manifest = Manifest(
+        name=read.text(fields["name"], "name"),
+        source=source,
+        image=read.image(fields["image"]),
+        classes=tuple(classes),
+        factors=read.factors(fields["factors"]),
+        splits={
+            name: read.split(name, value) for name, value in read.mapping(fields["splits"], "splits").items()
+        },
+        digest=read.sha256(fields["digest"], "digest"),
+        made_with={key: read.text(value, f"made_with.{key}") for key, value in made_with.items()},
+    )
+    if fields["seal"] != seal(document):
+        raise read.fail("seal", "does not fit the content")
+    return manifest
