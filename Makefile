@@ -20,7 +20,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 
 # Held here, on the command line: setup.cfg holds every other setting, and ruff cannot read it.
 # S301, S602, S605: no pickle, no shell. RUF001-003 would forbid the multiplication sign in prose.
-RUFF := --isolated --config line-length=110 --config 'target-version="py311"'
+RUFF := --isolated --config line-length=120 --config 'target-version="py311"'
 RUFF_RULES := --select E,W,F,I,B,C4,FIX,PIE,RUF,S301,S602,S605,SIM,T10,UP --ignore RUF001,RUF002,RUF003
 
 .DEFAULT_GOAL := help

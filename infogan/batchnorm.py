@@ -7,6 +7,7 @@ generator's over new latents, the critic's over real training images.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ class _Stateless(nn.modules.batchnorm._BatchNorm):
         del self.num_batches_tracked
         self.register_buffer("num_batches_tracked", None)
         self.averaging_factor: float | None = None
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        # torch's own adds the counter, which we do not have, to every state that names no version
+        nn.Module._load_from_state_dict(self, *arguments)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)

@@ -46,13 +46,19 @@ class Checkpoint:
         try:
             return load_tensors(path.read_bytes())
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: cannot be read: {error}; delete the folder to go on from the checkpoint before it") from None
+            raise UserError(
+                f"{path}: cannot be read: {error}; delete the folder to go on from the checkpoint before it"
+            ) from None
 
     def load_into(self, name: str, module: nn.Module) -> None:
         """Copy the weights saved as `name` into `module`, which must have the same parameters."""
         tensors = self.tensors(name)
         own = module.state_dict()
-        wrong = [key for key in own.keys() | tensors.keys() if key not in own or key not in tensors or own[key].shape != tensors[key].shape]
+        wrong = [
+            key
+            for key in own.keys() | tensors.keys()
+            if key not in own or key not in tensors or own[key].shape != tensors[key].shape
+        ]
         if wrong:
             raise UserError(
                 f"{self.folder / name}.safetensors: {len(wrong)} tensors do not fit the config's network or codes "
@@ -67,7 +73,9 @@ def folder_name(images: int) -> str:
     return f"kimg-{whole:06d}" + (f".{rest:03d}" if rest else "")
 
 
-def save(run: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+def save(
+    run: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> Path:
     """Write a checkpoint of `state["images"]`; it stands under its final name only when all of it is on the disk."""
     target = run / "checkpoints" / folder_name(int(state["images"]))
     contents = {f"{name}.safetensors": save_tensors(_on_cpu(module.state_dict())) for name, module in modules.items()}
@@ -95,9 +103,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 )
         state = json.loads((folder / "state.json").read_bytes())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"checkpoint {folder}: not a whole checkpoint of this program ({error}); delete the folder") from None
+        raise UserError(
+            f"checkpoint {folder}: not a whole checkpoint of this program ({error}); delete the folder"
+        ) from None
     if manifest.get("format") != FORMAT or state.get("format") != FORMAT:
-        raise UserError(f"checkpoint {folder}: format {manifest.get('format')}, this version reads {FORMAT}; use the version that wrote it")
+        raise UserError(
+            f"checkpoint {folder}: format {manifest.get('format')}, this version reads {FORMAT}; "
+            "use the version that wrote it"
+        )
     return Checkpoint(folder, state, hashlib.sha256(text).hexdigest())
 
 
@@ -141,7 +154,7 @@ def prune(run: Path, keep: int, best: str | None) -> None:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, phase: str) -> dict[str, Tensor]:
     """The state of an optimizer as named tensors: `<phase>/<parameter>/<what>`."""
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
         f"{phase}/{names[parameter]}/{what}": value
         for parameter, values in optimizer.state.items()
@@ -149,13 +162,27 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, phase
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, phase: str, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, module: nn.Module, phase: str, tensors: Mapping[str, Tensor]
+) -> None:
     """Put back what `optimizer_tensors` gave."""
     for name, parameter in module.named_parameters():
         prefix = f"{phase}/{name}/"
-        found = {key.removeprefix(prefix): value.to(parameter.device) for key, value in tensors.items() if key.startswith(prefix)}
+        found = {
+            key.removeprefix(prefix): _laid_out_like(parameter, value)
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
         if found:
             optimizer.state[parameter] = found
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """`value` on the parameter's device and, where it has its shape, in its memory format: fused Adam walks through
+    weights and moments side by side in memory, and would pair the wrong numbers of two formats."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Range checks for config sections. Each raises a ValueError `field: value: rule`, to which the loader adds the path."""
+"""Range checks for config sections: each raises a ValueError `field: value: rule`; the loader adds the path."""
 
 from collections.abc import Sequence
 

@@ -236,4 +236,3 @@ class Codes:
     def ceilings(self) -> dict[str, float | None]:
         """What each code's L_I can reach at most, in nats; None where nothing bounds it."""
         return {name: code.ceiling for name, code in self.codes.items()}
-

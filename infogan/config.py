@@ -7,29 +7,41 @@ digest is saved with every checkpoint. The rest (`RUNTIME`) may change when a ru
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
 from infogan.checks import above, at_least, one_of
 from infogan.codes import Code, Codes, Noise
 from infogan.networks import Network
 from infogan.objectives import NonSaturating, Objective
 
-RUNTIME = ("data.path", "data.reader", "stop", "device", "threads", "check_interval", "log", "images", "checkpoint", "eval")
+ReaderKind = Literal["auto", "resident", "indexed"]
+
+RUNTIME = (
+    "data.path",
+    "data.reader",
+    "stop",
+    "device",
+    "threads",
+    "check_interval",
+    "log",
+    "images",
+    "checkpoint",
+    "eval",
+)
 """Fields that may change when a run is resumed; every other field belongs to the run's identity."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """`path`: the data set's folder, made by `infogan shards build`. `reader`: how images are read from it. `digest`: which
-    data set it has to be; empty in a preset, filled in when a run begins."""
+    """`path`: the data set's folder, made by `infogan shards build`. `reader`: how images are read from it.
+
+    `digest`: which data set it has to be; empty in a preset, filled in when a run begins.
+    """
 
     path: str = ""
-    reader: str = "auto"
+    reader: ReaderKind = "auto"
     digest: str = ""
-
-    def __post_init__(self) -> None:
-        one_of("reader", self.reader, ("auto", "resident", "indexed"))
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,9 @@ class Stop:
             amount = float(words[0])
             unit = {unit.rstrip("s"): unit for unit in cls.UNITS}[words[1].rstrip("s")]
         except (IndexError, KeyError, ValueError):
-            raise ValueError(f"{text!r}: must be a number and a unit, as in '5000 updates', '20 epochs', '640 kimg'") from None
+            raise ValueError(
+                f"{text!r}: must be a number and a unit, as in '5000 updates', '20 epochs', '640 kimg'"
+            ) from None
         if len(words) != 2 or not 0 < amount < float("inf"):
             raise ValueError(f"{text!r}: must be one number above 0 and one unit")
         return cls(amount, unit)
@@ -143,8 +157,8 @@ class RunConfig:
     network: Network
     seed: int = 0
     data: Data = Data()
-    noise: Noise = Noise()
-    objective: Objective = NonSaturating()
+    noise: Noise = field(default_factory=Noise)
+    objective: Objective = field(default_factory=NonSaturating)
     optimizer: Optimizers = Optimizers()
     batch: int = 128
     accumulation: int = 1
@@ -185,7 +199,11 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Stop):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        named = {key: getattr(type(value), key) for key in ("name", "kind") if isinstance(getattr(type(value), key, None), str)}
+        named = {
+            key: getattr(type(value), key)
+            for key in ("name", "kind")
+            if isinstance(getattr(type(value), key, None), str)
+        }
         return named | {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
@@ -218,4 +236,3 @@ def digest(config: RunConfig) -> str:
 
 def _is_runtime(path: str) -> bool:
     return any(path == field_path or path.startswith(f"{field_path}.") for field_path in RUNTIME)
-

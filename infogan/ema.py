@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EmaGenerator:
@@ -13,8 +13,8 @@ class EmaGenerator:
         self.half_life = half_life_kimg * 1000
         self.rampup = rampup
         self.module = copy.deepcopy(generator).eval().requires_grad_(False)
-        self._own = list(self.module.parameters())
-        self._trained = list(generator.parameters())
+        self._own: list[Tensor] = list(self.module.parameters())
+        self._trained: list[Tensor] = list(generator.parameters())
 
     @torch.no_grad()
     def update(self, images: int, batch: int) -> None:

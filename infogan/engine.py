@@ -1,9 +1,10 @@
-"""The one file that knows the engine: devices, processes and precision through accelerate, and how an update is applied.
+"""The one file that knows the engine: devices, processes and precision through accelerate, and how to apply an update.
 
 Nothing else asks how many processes there are in order to reduce a gradient, or in which precision a network runs.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -21,8 +22,12 @@ from infogan.config import RunConfig
 from infogan.devices import auto_precision, resolve_device
 from shards.errors import UserError
 
+# DDP sees two layouts in the weights of a convolution from one channel, whose strides are the same to anyone else
+warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-NOTHING_FAILED = -1
+PHASES = ("critic", "generator")
+"""The optimizers of a run, in the order in which their phases are played."""
 
 
 class Engine:
@@ -50,19 +55,19 @@ class Engine:
         self.threads = config.threads or max(1, _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         torch.set_num_threads(self.threads)
         # accelerate has one scaler for every optimizer; a generator and a critic overflow at different scales
-        self._scalers = {
-            phase: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for phase in ("critic", "generator")
-        }
+        self._scalers = {phase: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for phase in PHASES}
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Return `module` as it is called in the phase that trains it: with several processes, gradients are averaged."""
+        """`module` as it is called in the phase that trains it: with several processes, gradients are averaged."""
         if self.world == 1:
             return module
-        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+            wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
     def autocast(self) -> Any:
@@ -150,11 +155,13 @@ class Engine:
         if config.batch % parts:
             near = [b for b in (config.batch // parts * parts, (config.batch // parts + 1) * parts) if b >= 2]
             raise UserError(
-                f"batch: {config.batch}: must be a multiple of processes x accumulation = {self.world} x {config.accumulation}; "
-                f"the nearest are {' and '.join(map(str, near))}"
+                f"batch: {config.batch}: must be a multiple of processes x accumulation = "
+                f"{self.world} x {config.accumulation}; the nearest are {' and '.join(map(str, near))}"
             )
         if self.world > 1 and not dist.is_initialized():
-            raise UserError(f"{self.world} processes were started but none can reach the others; use infogan train --processes N")
+            raise UserError(
+                f"{self.world} processes were started but none can reach the others; use infogan train --processes N"
+            )
 
 
 def _agreed_precision(config: RunConfig, device: torch.device) -> str:
@@ -172,7 +179,9 @@ def _agreed_precision(config: RunConfig, device: torch.device) -> str:
                 f"{_default_file_note()}; make them agree, or say precision=auto, which follows accelerate"
             )
     if precision not in (*AUTOCAST, "fp32", "fp64"):
-        raise UserError(f"precision: accelerate's settings say {precision}, which this trainer does not have; use bf16, fp16 or no")
+        raise UserError(
+            f"precision: accelerate's settings say {precision}, which this trainer does not have; use bf16, fp16 or no"
+        )
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision: fp16 needs a GPU, and this run is on the CPU; use precision=bf16 or precision=fp32")
     return precision
@@ -183,14 +192,14 @@ def _check_launcher(config: RunConfig) -> None:
     told = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if told not in ("1", "auto", str(config.accumulation)):
         raise UserError(
-            f"accumulation: the config says {config.accumulation}, accelerate's settings say {told}{_default_file_note()}; "
-            f"make them agree, for instance with accumulation={told}"
+            f"accumulation: the config says {config.accumulation}, accelerate's settings say {told}"
+            f"{_default_file_note()}; make them agree, for instance with accumulation={told}"
         )
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and "WORLD_SIZE" not in os.environ and "MASTER_PORT" in os.environ:
         raise UserError(
-            "processes: accelerate launch was asked for several processes but started one, as it does on a machine without a GPU"
-            f"{_default_file_note()}; use infogan train --processes N instead"
+            "processes: accelerate launch was asked for several processes but started one, as it does where there is "
+            f"no GPU{_default_file_note()}; use infogan train --processes N instead"
         )
 
 

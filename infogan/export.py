@@ -31,8 +31,9 @@ def model_card(model: Model, last_row: dict[str, Any]) -> str:
     lines = [
         f"# InfoGAN {origin.run}",
         "",
-        f"Network `{config.network.name}`, images {height}x{width}x{channels}, trained on `{origin.data_name}` "  # type: ignore[attr-defined]
-        f"for {origin.kimg:g} kimg ({origin.update} updates of {config.batch}), seed {config.seed}, {config.precision}.",
+        f"Network `{config.network.name}`, images {height}x{width}x{channels}, trained on `{origin.data_name}` "
+        f"for {origin.kimg:g} kimg ({origin.update} updates of {config.batch}), seed {config.seed}, "
+        f"{config.precision}.",
         "",
         "| code | kind | values | L_I (nats) | ceiling |",
         "|---|---|---|---|---|",
@@ -44,7 +45,8 @@ def model_card(model: Model, last_row: dict[str, Any]) -> str:
     some = next(iter(model.codes.codes), None)
     lines += [
         "",
-        "L_I is the mean of the last interval of training. What a code means is not in these weights: look at its traversal.",
+        "L_I is the mean of the last interval of training. What a code means is not in these weights: "
+        "look at its traversal.",
         "",
         "```python",
         "import infogan",
@@ -53,9 +55,9 @@ def model_card(model: Model, last_row: dict[str, Any]) -> str:
         "codes = model.encode(images)",
         "```",
         "",
-        f"Data digest `{origin.data_digest}`, checkpoint digest `{origin.checkpoint_digest}`. The generator's weights are the "
-        "moving average (EMA); BatchNorm statistics were estimated afresh, the generator's over latents, the critic's over "
-        "training images.",
+        f"Data digest `{origin.data_digest}`, checkpoint digest `{origin.checkpoint_digest}`. The generator's weights "
+        "are the moving average (EMA); BatchNorm statistics were estimated afresh, the generator's over latents, the "
+        "critic's over training images.",
         "",
     ]
     return "\n".join(lines)

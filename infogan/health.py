@@ -26,19 +26,24 @@ def complaints(row: Mapping[str, float], codes: Codes) -> list[str]:
     found = []
     if row["score/real"] > SATURATED_REAL and row["score/fake"] < SATURATED_FAKE:
         found.append(
-            f"critic saturated (it calls {row['score/real']:.1%} of real and {row['score/fake']:.1%} of generated images real): "
-            "try optimizer.critic.lr at half"
+            f"critic saturated (mean probability of being real: {row['score/real']:.2f} for real images, "
+            f"{row['score/fake']:.2f} for generated ones): try optimizer.critic.lr at half"
         )
     for name, code in codes.codes.items():
         categorical = isinstance(code, CategoricalCode)
         used = row[f"mi/{name}"] / (code.ceiling or 1.0) if categorical else row[f"mi/{name}/best_std"]
         if used < USED and code.weight > 0:
-            amount = f"{row[f'mi/{name}']:.2f} of {code.ceiling:.2f} nats" if categorical else f"{used:.2f} nats at the best std"
+            amount = (
+                f"{row[f'mi/{name}']:.2f} of {code.ceiling:.2f} nats"
+                if categorical
+                else f"{used:.2f} nats at the best std"
+            )
             found.append(f"code {name} ignored (L_I {amount}): try codes.{name}.weight={code.weight * 2:g}")
     diversity = row["diversity/fake"] / max(row["diversity/real"], 1e-8)
     if diversity < DIVERSE:
         found.append(
-            f"diversity falling (generated images vary {diversity:.0%} as much as real ones): try optimizer.generator.lr at half"
+            f"diversity falling (generated images vary {diversity:.0%} as much as real ones): "
+            "try optimizer.generator.lr at half"
         )
     return found
 
@@ -52,7 +57,8 @@ def overlaps(posteriors: Mapping[str, Posterior]) -> list[str]:
             strength = _association(posteriors[first], posteriors[second])
             if strength > SAME:
                 found.append(
-                    f"codes {first} and {second} do one thing (association {strength:.2f} on validation images): try codes.{second}=null"
+                    f"codes {first} and {second} do one thing (association {strength:.2f} on validation images): "
+                    f"try codes.{second}=null"
                 )
     return found
 

@@ -1,9 +1,9 @@
 """A trained InfoGAN as its users meet it: images for chosen codes, and codes for given images.
 
-    model = infogan.load("runs/mnist-seed0")
-    images = model.sample(8, digit=7)               # uint8 [8, C, H, W]; a code by its name...
-    images = model.sample(8, codes={0: 7, 1: 0.5})  # ...or by its number, in the config's order
-    codes = model.encode(images)                    # code name -> posterior Q(c|x)
+model = infogan.load("runs/mnist-seed0")
+images = model.sample(8, digit=7)               # uint8 [8, C, H, W]; a code by its name...
+images = model.sample(8, codes={0: 7, 1: 0.5})  # ...or by its number, in the config's order
+codes = model.encode(images)                    # code name -> posterior Q(c|x)
 """
 
 import copy
@@ -71,18 +71,23 @@ class Model:
         return self.config.network.image_shape
 
     @torch.no_grad()
-    def sample(self, n: int = 1, *, seed: int = 0, codes: Mapping[str | int, float] | None = None, **named: float) -> Tensor:
+    def sample(
+        self, n: int = 1, *, seed: int = 0, codes: Mapping[str | int, float] | None = None, **named: float
+    ) -> Tensor:
         """Make n images: uint8 [n, C, H, W].
 
-        Codes given by name (`digit=7`, `c1=-1.5`) or by number (`codes={0: 7}`) are held there; the others and the noise
-        are drawn from their priors with `seed`. A categorical code takes a category from 0 on, a continuous one any number
-        (the prior covers -1 to 1; traversals go to 2). Raises a UserError for a code or a category that is not there.
+        Codes given by name (`digit=7`, `c1=-1.5`) or by number (`codes={0: 7}`) are held there; the others and the
+        noise are drawn from their priors with `seed`. A categorical code takes a category from 0 on, a continuous
+        one any number (the prior covers -1 to 1; traversals go to 2). Raises a UserError for a code or a category
+        that is not there.
         """
         latents = self.codes.sample(n, draws(seed, "latents/sample"))
         values = dict(latents.values)
-        for key, value in {**(codes or {}), **named}.items():
+        wanted: dict[str | int, float] = dict(codes or {})
+        wanted.update(named)
+        for key, value in wanted.items():
             name = self._code_name(key)
-            values[name] = torch.full_like(values[name], self._code_value(name, value))  # type: ignore[arg-type]
+            values[name] = torch.full_like(values[name], self._code_value(name, value))
         noise = latents.vector[:, : self.codes.noise.size]
         return generate(self.generator, self.codes.assemble(noise, values), self.image_range)
 
@@ -112,7 +117,12 @@ class Model:
 
 
 def snapshot(
-    config: RunConfig, generator: nn.Module, critic: Critic, reader: Reader, origin: Origin, device: torch.device
+    config: RunConfig,
+    generator: nn.Module,
+    critic: Critic,
+    reader: Reader,
+    origin: Origin,
+    device: torch.device,
 ) -> Model:
     """Make a model of weights as they stand: copies them to float32 and estimates their BatchNorm statistics.
 
@@ -139,10 +149,8 @@ def load(path: str | Path, *, which: str = "latest", data: str | Path | None = N
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: neither a run nor an exported model; a run folder holds config.yaml and checkpoints/")
     found = checkpoints.find(path, which)
-    if (path / "export" / "generator.safetensors").is_file():
-        exported = load_export(path / "export", device)
-        if exported.origin.checkpoint_digest == found.digest:
-            return exported
+    if exported_digest(path / "export") == found.digest:
+        return load_export(path / "export", device)
     config = settings.load(path / "config.yaml").config
     dataset = open_dataset(data or config.data.path)
     check_identity(config, dataset)
@@ -166,7 +174,15 @@ def origin_of(run: Path, checkpoint_digest: str, state: Mapping[str, Any], datas
     """Origin of the weights that a checkpoint's state describes."""
     manifest = dataset.manifest
     kimg = state["images"] / 1000
-    return Origin(run.name, kimg, state["update"], checkpoint_digest, manifest.name, manifest.digest, tuple(manifest.classes))
+    return Origin(
+        run.name,
+        kimg,
+        state["update"],
+        checkpoint_digest,
+        manifest.name,
+        manifest.digest,
+        tuple(manifest.classes),
+    )
 
 
 def check_identity(config: RunConfig, dataset: Dataset) -> None:
@@ -181,8 +197,9 @@ def check_identity(config: RunConfig, dataset: Dataset) -> None:
     image = manifest.image
     if (image.channels, image.height, image.width) != (channels, height, width):
         raise UserError(
-            f"data {dataset.root}: images of {image.height}x{image.width}x{image.channels}, but network {config.network.name} "  # type: ignore[attr-defined]
-            f"takes {height}x{width}x{channels}; choose another network, or build the data set at that size"
+            f"data {dataset.root}: images of {image.height}x{image.width}x{image.channels}, "
+            f"but network {config.network.name} takes {height}x{width}x{channels}; choose another network, "
+            "or build the data set at that size"
         )
 
 
@@ -199,10 +216,20 @@ def load_export(folder: Path, device: str = "auto") -> Model:
         generator.load_state_dict(generator_tensors)
         critic.load_state_dict(critic_tensors)
     except RuntimeError as error:
-        raise UserError(f"{folder}: its weights do not fit its own config ({str(error).splitlines()[0]}); export the run again") from None
+        raise UserError(
+            f"{folder}: its weights do not fit its own config ({str(error).splitlines()[0]}); export the run again"
+        ) from None
     origin = Origin(**about["origin"] | {"classes": tuple(about["origin"]["classes"])})
     players = [module.to(target).eval().requires_grad_(False) for module in (generator, critic)]
     return Model(config, codes, players[0], critic, origin, target)
+
+
+def exported_digest(folder: Path) -> str | None:
+    """Digest of the checkpoint that an export was made of; None where there is no sound export."""
+    try:
+        return load_export(folder, "cpu").origin.checkpoint_digest
+    except UserError:
+        return None
 
 
 def _read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -211,7 +238,9 @@ def _read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             about = json.loads((file.metadata() or {})[METADATA])
             return about, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a model that this program exported, or damaged ({error}); export the run again") from None
+        raise UserError(
+            f"{path}: not a model that this program exported, or damaged ({error}); export the run again"
+        ) from None
 
 
 def _statistics_latents(config: RunConfig, codes: Codes, device: torch.device) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it trains: log rows, progress, pictures, validation scores, and its final products."""
+"""What a run shows of itself while it trains: log rows, progress, pictures, validation scores, and what it leaves."""
 
 import sys
 import time
@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from infogan import checkpoint as checkpoints
 from infogan.config import RunConfig
+from infogan.evaluation import refresh, validation_score
 from infogan.export import export
 from infogan.health import complaints, overlaps
 from infogan.model import Model
 from infogan.pictures import curves, run_pictures
 from infogan.tracking import Log, read_log
-from shards import Dataset, atomic
+from shards import Dataset, atomic, open_reader
 
 Say = Callable[[str], None]
 BAR = "{percentage:3.0f}%|{bar}| {n:,.0f}/{total:,.0f} kimg [{elapsed}<{remaining}{postfix}]"
+OVERLAP_IMAGES = 2000
 SECONDS_BETWEEN_LINES = 10.0  # in a log file, which has no progress bar
 
 
@@ -31,12 +36,21 @@ class Score:
     value: float
     higher_is_better: bool
 
+    @classmethod
+    def choose(cls, scores: Mapping[str, float]) -> "Score":
+        """Accuracy of the first code that has one, else Frechet distance, else the first code's L_I."""
+        for stem, higher_is_better in (("accuracy/", True), ("frechet", False), ("mi/", True)):
+            for name, value in scores.items():
+                if name.startswith(f"validation/{stem}"):
+                    return cls(name, value, higher_is_better)
+        return cls("validation/none", 0.0, True)
+
     def better_than(self, other: float) -> bool:
         return self.value > other if self.higher_is_better else self.value < other
 
 
 class Monitor:
-    """Writes what rank 0 has to tell. On other ranks `log` is None and only `report` is called, which then does nothing."""
+    """Writes what rank 0 has to tell. On other ranks `log` is None, and `report`, all they call, does nothing."""
 
     def __init__(self, run: Path, config: RunConfig, dataset: Dataset, log: Log | None, kimg: float, say: Say) -> None:
         self.run, self.config, self.dataset, self.log, self._say = run, config, dataset, log, say
@@ -68,18 +82,25 @@ class Monitor:
 
     def picture(self, model: Model) -> None:
         """Sample grid and traversals under the name of this moment."""
-        self._write_pictures(model, f"-{checkpoints.folder_name(round(model.origin.kimg * 1000))}")
+        _write_pictures(self.run, model, f"-{checkpoints.folder_name(round(model.origin.kimg * 1000))}")
 
     def validate(self, model: Model) -> Score:
-        """Score on the validation split, log it, and refresh the report."""
-        raise NotImplementedError
+        """Score on the validation split, log it, warn of codes that do one thing, and refresh the report's page."""
+        scores = validation_score(model, self.dataset)
+        assert self.log is not None
+        self.log.write({"kimg": model.origin.kimg, "update": model.origin.update, **scores})
+        images = self._validation_images()
+        for complaint in overlaps(model.encode(images)) if len(images) > 1 else []:
+            self._tell(f"{model.origin.kimg:g} kimg: {complaint}")
+        refresh(model, self.dataset, scores, self.run)
+        return Score.choose(scores)
 
-    def finish(self, model: Model) -> None:
-        """Final pictures, curves and the exported model."""
-        self._write_pictures(model, "")
-        rows = [row for row in read_log(self.run) if "loss/critic" in row]
-        atomic.write_bytes(self.run / "images" / "curves.png", curves(rows, self.codes.ceilings()))
-        export(model, self.run / "export", rows[-1])
+    def _validation_images(self) -> Tensor:
+        """The first validation images, uint8 [n, C, H, W]; none where the split is empty."""
+        if not self.dataset.manifest.splits["validation"].samples:
+            return torch.empty(0)
+        reader = open_reader(self.dataset, "validation", kind="indexed", workers=0)
+        return reader.gather(np.arange(min(OVERLAP_IMAGES, reader.samples))).images
 
     def log_length(self) -> int:
         """Bytes of the log that are on the disk."""
@@ -91,10 +112,19 @@ class Monitor:
         if self.log is not None:
             self.log.close()
 
-    def _write_pictures(self, model: Model, suffix: str) -> None:
-        for name, data in run_pictures(model.generator, self.codes, model.image_range, self.config.seed).items():
-            atomic.write_bytes(self.run / "images" / f"{name}{suffix}.png", data)
-
     def _tell(self, line: str) -> None:
         with tqdm.external_write_mode():
             self._say(line)
+
+
+def final_products(run: Path, model: Model) -> None:
+    """Write a finished run's pictures and curves, and export its model."""
+    _write_pictures(run, model, "")
+    rows = [row for row in read_log(run) if "loss/critic" in row]
+    atomic.write_bytes(run / "images" / "curves.png", curves(rows, model.codes.ceilings()))
+    export(model, run / "export", rows[-1])
+
+
+def _write_pictures(run: Path, model: Model, suffix: str) -> None:
+    for name, data in run_pictures(model.generator, model.codes, model.image_range, model.config.seed).items():
+        atomic.write_bytes(run / "images" / f"{name}{suffix}.png", data)

@@ -6,6 +6,7 @@ All losses are means over a batch, float32 scalars on the device. Logits are D's
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ class Objective(ABC):
     trunk features, close to what several ports do; it is there for comparison.
     """
 
+    name: ClassVar[str]
     mi_gradient: str = "critic"
 
     def __post_init__(self) -> None:

@@ -26,12 +26,13 @@ class LossFunction(Protocol):
 
 @dataclass(frozen=True)
 class Phase:
-    """`name` of the phase; `module`, as it is called while trained; its `optimizer`; `loss`: (real images [n, C, H, W] in
-    the image range, latents) => (scalar to minimise, scalars to log)."""
+    """`name`: who plays, as in the config's `optimizer` section; `module`: whom it trains, as it is called meanwhile.
+
+    `loss`: (real images [n, C, H, W] in the image range, latents) => (scalar to minimise, scalars to log).
+    """
 
     name: str
     module: nn.Module
-    optimizer: torch.optim.Optimizer
     loss: LossFunction
 
 
@@ -45,7 +46,9 @@ class Players:
     wrapped_critic: nn.Module
 
 
-def critic_loss(players: Players, codes: Codes, objective: Objective, real: Tensor, latents: Latents) -> tuple[Tensor, Statistics]:
+def critic_loss(
+    players: Players, codes: Codes, objective: Objective, real: Tensor, latents: Latents
+) -> tuple[Tensor, Statistics]:
     """D's loss and -lambda L_I, for trunk, D head and Q head."""
     with torch.no_grad():
         fake = players.generator(latents.vector)
@@ -79,25 +82,17 @@ def generator_loss(players: Players, codes: Codes, objective: Objective, latents
     return adversarial + information, statistics
 
 
-def build_phases(
-    players: Players,
-    codes: Codes,
-    objective: Objective,
-    critic_optimizer: torch.optim.Optimizer,
-    generator_optimizer: torch.optim.Optimizer,
-) -> list[Phase]:
-    """The two phases of an update, in the order in which they are played."""
+def build_phases(players: Players, codes: Codes, objective: Objective) -> list[Phase]:
+    """The phases of an update, in the order in which they are played."""
     return [
         Phase(
             "critic",
             players.wrapped_critic,
-            critic_optimizer,
             lambda real, latents: critic_loss(players, codes, objective, real, latents),
         ),
         Phase(
             "generator",
             players.wrapped_generator,
-            generator_optimizer,
             lambda real, latents: generator_loss(players, codes, objective, latents),
         ),
     ]

@@ -62,7 +62,10 @@ def traversal_latents(codes: Codes, name: str, rows: int, seed: int, columns: in
 
 
 def grid(images: Tensor, columns: int, *, gap: int = 2, least_side: int = 0) -> Image.Image:
-    """Tile uint8 [n, C, H, W] (C 1 or 3), row by row, on white; enlarged by a whole factor until a tile has `least_side`."""
+    """Tile uint8 [n, C, H, W] (C 1 or 3), row by row, on white.
+
+    Images are enlarged by a whole factor until their height is `least_side` or more.
+    """
     n, channels, height, width = images.shape
     scale = max(1, -(-least_side // height))
     tiles = images.permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
@@ -89,7 +92,9 @@ def run_pictures(generator: nn.Module, codes: Codes, image_range: tuple[float, f
     pictures = {"samples": png(grid(generate(generator, latents, image_range), 10, least_side=56))}
     for name in codes.codes:
         moving, captions = traversal_latents(codes, name, 10, seed)
-        pictures[f"traversal-{name}"] = png(grid(generate(generator, moving, image_range), len(captions), least_side=56))
+        pictures[f"traversal-{name}"] = png(
+            grid(generate(generator, moving, image_range), len(captions), least_side=56)
+        )
     return pictures
 
 
@@ -107,7 +112,11 @@ def curves(rows: Sequence[Mapping[str, float]], ceilings: Mapping[str, float | N
         (line,) = information.plot(kimg, [row[f"mi/{name}"] for row in rows], label=name, linewidth=1.2)
         if ceiling is not None:
             information.axhline(ceiling, color=line.get_color(), linestyle=":", linewidth=1)
-    information.set(title="Mutual-information lower bound $L_I$ (dotted: its ceiling)", xlabel="images seen (thousands)", ylabel="nats")
+    information.set(
+        title="Mutual-information lower bound $L_I$ (dotted: its ceiling)",
+        xlabel="images seen (thousands)",
+        ylabel="nats",
+    )
     for axes in (losses, information):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -22,7 +22,16 @@ from infogan.engine import Engine
 from shards import Dataset, atomic
 from shards.errors import UserError
 
-PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "webdataset", "torch-fidelity", "safetensors", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "numpy",
+    "webdataset",
+    "torch-fidelity",
+    "safetensors",
+    "scikit-learn",
+)
 
 
 def default_folder(preset: str, config: RunConfig) -> Path:
@@ -67,6 +76,12 @@ def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None) -
     path = run / "environment.json"
     starts = json.loads(path.read_bytes())["starts"] if path.is_file() else []
     atomic.write_json(path, {"format": 1, "starts": [*starts, environment(engine) | {"from": origin}]})
+
+
+def began_from(run: Path, source: str) -> bool:
+    """Whether a run was started with the weights of `source`: then the same command goes on with it."""
+    path = run / "environment.json"
+    return path.is_file() and any(start["from"] == source for start in json.loads(path.read_bytes())["starts"])
 
 
 def environment(engine: Engine) -> dict[str, Any]:
@@ -124,8 +139,12 @@ def _commit() -> str | None:
     """The commit of the code that runs, with a + where the tree has changes; None outside a checkout."""
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+" if changes else "")

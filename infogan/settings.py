@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from infogan.codes import KINDS
+from infogan.codes import KINDS, Code
 from infogan.config import RunConfig, Stop, flatten
 from infogan.networks import NETWORKS, Network
 from infogan.objectives import OBJECTIVES, Objective
@@ -36,7 +36,7 @@ class Settings:
 
 
 def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read a preset (a file, or the name of one of ours such as `paper/mnist`), apply overrides, and check all of it."""
+    """Read a preset (a file, or the name of one of ours such as `paper/mnist`), apply overrides, and check it all."""
     path = find_preset(str(preset))
     layers = _read_with_bases(path, ())
     for override in overrides:
@@ -84,7 +84,7 @@ def build(kind: Any, value: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in get_args(kind):
             return None
-        if kind == typing.Union[tuple(KINDS.values())]:
+        if kind == Code:
             return _component(KINDS, "kind", value, path)
         kinds = [option for option in get_args(kind) if option is not type(None)]
         return build(kinds[0], value, path)
@@ -93,7 +93,12 @@ def build(kind: Any, value: Any, path: str) -> Any:
         return {str(key): build(get_args(kind)[1], item, _join(path, key)) for key, item in value.items()}
     if origin is tuple:
         length = len(get_args(kind))
-        _expect(isinstance(value, list | tuple) and len(value) == length, path, value, f"must be a list of {length}")
+        _expect(
+            isinstance(value, list | tuple) and len(value) == length,
+            path,
+            value,
+            f"must be a list of {length}",
+        )
         return tuple(build(item_kind, item, path) for item_kind, item in zip(get_args(kind), value, strict=True))
     if kind is Network or kind is Objective:
         registry = NETWORKS if kind is Network else OBJECTIVES
@@ -102,11 +107,19 @@ def build(kind: Any, value: Any, path: str) -> Any:
         return _checked(lambda: Stop.parse(value), f"{path}: ")
     if is_dataclass(kind):
         return _section(kind, value, path)  # type: ignore[arg-type]
+    if origin is Literal:
+        _expect(value in get_args(kind), path, value, f"must be one of {', '.join(get_args(kind))}")
+        return value
     return _scalar(kind, value, path)
 
 
 def _component(options: Mapping[str, type], selector: str, value: Any, path: str) -> Any:
-    _expect(isinstance(value, Mapping) and selector in value, path, value, f"must be a mapping with a `{selector}`")
+    _expect(
+        isinstance(value, Mapping) and selector in value,
+        path,
+        value,
+        f"must be a mapping with a `{selector}`",
+    )
     chosen = value[selector]
     if chosen not in options:
         raise UserError(f"{path}.{selector}: {chosen!r}: must be one of {', '.join(sorted(options))}")
@@ -124,7 +137,9 @@ def _section(kind: type, value: Any, path: str) -> Any:
             raise UserError(f"{_join(path, key)}: unknown setting; {hint}")
     for name, f in known.items():
         if f.default is MISSING and f.default_factory is MISSING and name not in value:
-            raise UserError(f"{_join(path, name)}: missing; it has no default, set it in the config or as {_join(path, name)}=...")
+            raise UserError(
+                f"{_join(path, name)}: missing; it has no default, set it in the config or as {_join(path, name)}=..."
+            )
     made = {key: build(hints[key], item, _join(path, key)) for key, item in value.items()}
     return _checked(lambda: kind(**made), f"{path}." if path else "")
 

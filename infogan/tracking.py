@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shards.atomic import explained
+from shards.errors import UserError
 
 
 class Means:
@@ -39,7 +40,9 @@ class Means:
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
         self._names, self.count = list(state["sums"]), state["count"]
-        self._sum = torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=device) if self.count else None
+        self._sum = (
+            torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=device) if self.count else None
+        )
 
     def take(self, reduce: Any) -> dict[str, float]:
         """The means since the last call, passed through `reduce` (a mean over processes), and start again."""
@@ -58,7 +61,12 @@ class Log:
 
         self.path = run / "metrics.jsonl"
         with explained(self.path):
-            self._file = open(self.path, "ab")
+            self._file = open(self.path, "ab")  # noqa: SIM115  # held open while the run lasts
+            if self._file.tell() < length:
+                raise UserError(
+                    f"{self.path}: {self._file.tell()} bytes, but the checkpoint was saved when it had {length}; "
+                    "put the log back, or take the weights into a new run with --from"
+                )
             self._file.truncate(length)
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=round(kimg * 1000) + 1)
 

@@ -89,9 +89,7 @@ def _load(verb: EntryPoint) -> click.Command:
             f"{where} cannot be loaded: {error}; reinstall that package, or see INFOGAN_TRACEBACK=1"
         ) from error
     if not isinstance(command, click.Command):
-        raise UserError(
-            f"{where} is no click command but a {type(command).__name__}: correct the entry point"
-        )
+        raise UserError(f"{where} is no click command but a {type(command).__name__}: correct the entry point")
     return command
 
 
@@ -108,9 +106,7 @@ def _set_traceback(ctx: click.Context, parameter: click.Parameter, value: bool) 
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    click.echo(
-        f"infogan {_version(DISTRIBUTION)}, Python {platform.python_version()}, torch {_version('torch')}"
-    )
+    click.echo(f"infogan {_version(DISTRIBUTION)}, Python {platform.python_version()}, torch {_version('torch')}")
     ctx.exit()
 
 
@@ -172,7 +168,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
     if "_INFOGAN_COMPLETE" in os.environ:
         command.main(arguments, name)  # a shell asks how a line may go on: click answers and exits
     try:
-        # Not `command.main`: it answers Ctrl-C with "Aborted!", and any broken pipe, also a worker's, by silence.
+        # Not `command.main`: its answer to Ctrl-C is "Aborted!", to a broken pipe, also a worker's, silence.
         with command.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as ctx:
             command.invoke(ctx)
         # Now, not at exit, so that a reader who went away is noticed where it can be handled.
@@ -217,7 +213,9 @@ def _reader_went_away() -> bool:
 
 
 def _fail(line: str) -> NoReturn:
-    click.echo(f"error: {' '.join(line.split())}", err=True)
+    rank = os.environ.get("RANK", "0")
+    who = "error" if rank == "0" else f"error (rank {rank})"
+    click.echo(f"{who}: {' '.join(line.split())}", err=True)
     sys.exit(2)
 
 

@@ -1,11 +1,14 @@
 """`infogan train`, also as `accelerate launch -m launch.train --config FILE key=value ...`."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from infogan.trainer import Outcome
 
 EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143}
 
@@ -15,13 +18,29 @@ EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143}
     context_settings={"ignore_unknown_options": False},
 )
 @click.argument("words", nargs=-1, metavar="[PRESET] [KEY=VALUE]...")
-@click.option("--config", "config", metavar="FILE", help="The preset as an option: a file, or one of ours (paper/mnist).")
-@click.option("--run", "run", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder. [default: runs/PRESET-seedN]")
+@click.option(
+    "--config",
+    "config",
+    metavar="FILE",
+    help="The preset as an option: a file, or one of ours (paper/mnist).",
+)
+@click.option(
+    "--run",
+    "run",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The run's folder. [default: runs/PRESET-seedN]",
+)
 @click.option("--from", "start_from", metavar="RUN[@KIMG]", help="Begin a new run with another run's weights.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, help="Processes on this machine, one per GPU.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def command(
-    words: tuple[str, ...], config: str | None, run: Path | None, start_from: str | None, processes: int, dry_run: bool
+    words: tuple[str, ...],
+    config: str | None,
+    run: Path | None,
+    start_from: str | None,
+    processes: int,
+    dry_run: bool,
 ) -> None:
     """Train a run until its stop, or until Ctrl-C or SIGTERM, which save first.
 
@@ -42,6 +61,11 @@ def command(
     from infogan.session import train
 
     outcome = train(chosen, run, start_from=start_from, say=lambda line: click.echo(line, err=True))
+    stop_if_interrupted(outcome)
+
+
+def stop_if_interrupted(outcome: "Outcome") -> None:
+    """Leave with the shell's code for the signal that stopped a run before its end."""
     if outcome.signal_name is not None and not outcome.finished:
         sys.exit(EXIT_STOPPED[outcome.signal_name])
 
@@ -62,9 +86,29 @@ def _preset_and_overrides(words: tuple[str, ...], config: str | None, run: Path 
 
 
 def _launch(processes: int) -> int:
-    """Start the same command in several processes with torchrun: accelerate's launcher starts one where there is no GPU."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return subprocess.run([*launcher, "-m", "launch.train", *sys.argv[sys.argv.index("train") + 1 :]], check=False).returncode
+    """Run this command in several processes; returns the exit status of the first that failed, else 0.
+
+    torch's launcher, since accelerate's starts only one process on a machine without a GPU. Each process prints its own
+    error; the launcher's account of it, a traceback, would add nothing.
+    """
+    import logging
+    import uuid
+
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    here = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": uuid.uuid4().hex}
+    launch_config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, max_restarts=0, **here)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    try:
+        elastic_launch(launch_config, sys.executable)("-m", "launch.train", *sys.argv[sys.argv.index("train") + 1 :])
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ _TEMPORARY = re.compile(
 )
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or write elsewhere, then run the same command again",
-    errno.EDQUOT: "the disk quota is used up: free some space or write elsewhere, then run the same command again",
+    errno.EDQUOT: "the quota is used up: free some space or write elsewhere, then run the same command again",
     errno.EROFS: "the file system is read-only: write elsewhere",
     errno.EACCES: "permission denied: write elsewhere or change the folder's permissions",
     errno.EPERM: "operation not permitted: write elsewhere or change the folder's permissions",

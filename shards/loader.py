@@ -109,7 +109,7 @@ class BatchStream:
     ) -> None:
         if batch < 1 or world < 1 or accumulation < 1 or batch % (world * accumulation):
             raise UserError(
-                f"batch is {batch}: it must be a multiple of processes x accumulation, {world} x {accumulation}"
+                f"batch is {batch}: it must be a multiple of {world} processes x {accumulation} accumulation"
             )
         if not 0 <= rank < world:
             raise UserError(f"rank is {rank}: it must be between 0 and {world - 1}")

@@ -4,7 +4,8 @@ Format 1, one JSON object with exactly these keys:
 
     format     1
     name       the data set's name
-    source     {"kind": source, "options": {...}, "fingerprint": sha256 of the raw data or its listing, "skipped": count}
+    source     {"kind": source, "options": {...}, "fingerprint": sha256 of the raw data or its listing,
+                "skipped": number of unreadable images left out}
     image      {"height", "width", "channels" (1 or 3), "encoding": "png" | "npy" | "jpg"}
     classes    class names, label 0 first; empty for a set without labels
     factors    name -> {"kind": "categorical", "values": n}

@@ -1,7 +1,7 @@
 """A few worker processes for decoding and encoding, which never outlive their owner.
 
-They are forked, so that what they work on (an opened source, a shared array) is simply there, and they touch neither
-torch nor the GPU. A worker leaves when its pipe closes, so a killed owner takes them along, and `close` ends them.
+They are forked, so that what they work on (an opened source, a shared array) is simply there, and they touch
+neither torch nor the GPU. A worker leaves when its pipe closes, so a killed owner takes them along.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _refuse_foreign(out: Path, plan: dict[str, Any]) -> None:
         differing = [key for key in plan if recorded.get(key) != plan[key]]
         raise UserError(
             f"{out} holds an unfinished build of {recorded.get('name')!r} that differs in "
-            f"{', '.join(differing)}: finish it with its own options, choose another --out, or drop it with --force"
+            f"{', '.join(differing)}: finish that, choose another --out, or drop it with --force"
         )
     allowed = {BUILD_FOLDER, STAMPS, SKIPPED, *(plan["splits"] if recorded is not None else ())}
     _refuse_strangers(out, allowed)

@@ -1,7 +1,7 @@
 """Do generated images show what their categorical code claims? A classifier reads them.
 
-A category claims the class that it was matched to on the train split. An unmatched category (more ways than classes)
-claims nothing, and its images are left out.
+A category claims the class that it was matched to on the train split. An unmatched category (more ways than
+classes) claims nothing, and its images are left out.
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ if TYPE_CHECKING:
 def measure(context: Context) -> Outcome:
     """`agreement/<code>[classifier]`, and a table per class."""
     if not context.classes:
-        return Outcome(notes=["agreement of codes and images: the data set has no labels, so there is no classifier"])
+        return Outcome(
+            notes=["agreement of codes and images: the data set has no labels, so there is no classifier"]
+        )
     classifier = context.own_extractor
     logits = (
         context.drawn_features.logits
         if context.extractor is classifier
-        else extract(classifier, lambda a, b: context.drawn.images[a:b], context.sample_count, "samples").logits
+        else extract(
+            classifier, lambda a, b: context.drawn.images[a:b], context.sample_count, "samples"
+        ).logits
     )
     assert logits is not None
     read = logits.argmax(dim=1)
     outcome = Outcome()
     for name in context.model.codes.categorical:
-        shown, per_class = agreement(read, context.drawn.values[name], context.matchings[name], len(context.classes))
+        shown, per_class = agreement(
+            read, context.drawn.values[name], context.matchings[name], len(context.classes)
+        )
         n = sum(images for _, images in per_class)
         std = (shown * (1 - shown) / max(n, 1)) ** 0.5
         protocol = context.sampling_protocol(

@@ -1,4 +1,4 @@
-"""The extractor of a data set without labels: a small convolutional autoencoder, trained on its train split."""
+"""The extractor of a data set without labels: a small autoencoder, trained on its train split."""
 
 import math
 from typing import Any
@@ -50,7 +50,9 @@ def trained_autoencoder(
     """The data set's autoencoder, from its cache or trained now (minutes) and kept there."""
     image = dataset.manifest.image
     network = Autoencoder(image.channels, image.height, image.width)
-    return obtain(f"{dataset.manifest.name}-autoencoder", network, loss, scores, dataset, recipe, device, only_cached)
+    return obtain(
+        f"{dataset.manifest.name}-autoencoder", network, loss, scores, dataset, recipe, device, only_cached
+    )
 
 
 def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ RECIPE = Recipe(version=1, images_per_epoch_of=3, fewest_images=60_000, most_ima
 
 
 class Classifier(nn.Module):
-    """A stride-2 convolution, 3x3 convolutions and pooling until the shorter side is at most 8, and two FC layers."""
+    """A stride-2 convolution, 3x3 convolutions and pooling down to a side of at most 8, two FC layers."""
 
     def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__()
@@ -47,7 +47,9 @@ def trained_classifier(
     image = dataset.manifest.image
     classes = len(dataset.manifest.classes)
     network = Classifier(image.channels, image.height, image.width, classes)
-    return obtain(f"{dataset.manifest.name}-classifier", network, loss, scores, dataset, recipe, device, only_cached)
+    return obtain(
+        f"{dataset.manifest.name}-classifier", network, loss, scores, dataset, recipe, device, only_cached
+    )
 
 
 def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def scores(network: nn.Module, reader: Reader) -> dict[str, Any]:
-    """{"accuracy": share of the reader's labelled images that it reads right, "images": how many those are}."""
+    """{"accuracy": share of the labelled images that it reads right, "images": how many those are}."""
     right = labelled = 0
     for images, labels in batches(reader):
         right += int((network(images).logits.argmax(dim=1) == labels).sum())

@@ -1,9 +1,9 @@
 """Does a categorical code find the classes? Accuracy under a one-to-one matching, NMI and ARI.
 
-Everything is computed from the contingency matrix [ways, classes]: how many images that Q reads as category k carry
-label y. The matching of codes to classes is the assignment with the most hits (Hungarian method). It is fitted on the
-training split and scored once on the test split; papers often fit it on the test split itself, which is higher by
-construction and goes by a name of its own.
+Everything is computed from the contingency matrix [ways, classes]: how many images that Q reads as category
+k carry label y. The matching of codes to classes is the assignment with the most hits (Hungarian method).
+It is fitted on the training split and scored once on the test split; papers often fit it on the test split
+itself, which is higher by construction and goes by a name of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Matching = dict[int, int]  # category => class; a category without a partner is 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Scores of one code on one split; each value with the standard deviation of a bootstrap over its images."""
+    """Scores of one code on one split, each with its uncertainty by a bootstrap over the images."""
 
     accuracy: tuple[float, Uncertainty]
     accuracy_fitted_here: tuple[float, Uncertainty]
@@ -40,19 +40,21 @@ class Clustering:
 
 
 def measure(context: Context) -> Outcome:
-    """`accuracy_<split>/<code>`, `accuracy_<split>_fitted_on_<split>/<code>`, NMI and ARI, and the contingency matrix."""
+    """`accuracy_<split>/<code>`, the same fitted on the split itself, NMI, ARI, and the contingency matrix."""
     name = context.dataset.manifest.name
     if not context.classes:
         if "accuracy" in context.options.only:
             raise UserError(
-                f"accuracy: data set {name} has no labels to compare codes with; leave accuracy out, or build the set"
-                " from a folder with one subfolder per class"
+                f"accuracy: data set {name} has no labels to compare codes with; leave accuracy out, or"
+                " build the set from a folder with one subfolder per class"
             )
         return Outcome(notes=[f"accuracy, NMI, ARI: data set {name} has no labels"])
     if not context.model.codes.categorical:
         return Outcome(notes=["accuracy, NMI, ARI: the model has no categorical code"])
     split, outcome = context.options.split, Outcome()
-    counts_by_code = context.contingencies(context.reader(split), np.arange(context.real_count), f"{split} images")
+    counts_by_code = context.contingencies(
+        context.reader(split), np.arange(context.real_count), f"{split} images"
+    )
     for code, counts in counts_by_code.items():
         matching = context.matchings[code]
         scored = score(counts, matching, context.options.seed)
@@ -61,12 +63,21 @@ def measure(context: Context) -> Outcome:
             batchnorm="evaluation mode; the critic's statistics estimated afresh on training images",
             precision="float32",
         )
-        fitted_elsewhere = {"matching": "Hungarian, fitted on the train split", "matching_images": context.matching_images}
+        fitted_elsewhere = {
+            "matching": "Hungarian, fitted on the train split",
+            "matching_images": context.matching_images,
+        }
         fitted_here = {"matching": f"Hungarian, fitted on the {split} split itself, as papers do: optimistic"}
         outcome.metrics += [
             Metric(f"accuracy_{split}/{code}", *scored.accuracy, common | fitted_elsewhere),
-            Metric(f"accuracy_{split}_fitted_on_{split}/{code}", *scored.accuracy_fitted_here, common | fitted_here),
-            Metric(f"nmi_{split}/{code}", *scored.nmi, common | {"normalisation": "arithmetic mean of entropies"}),
+            Metric(
+                f"accuracy_{split}_fitted_on_{split}/{code}",
+                *scored.accuracy_fitted_here,
+                common | fitted_here,
+            ),
+            Metric(
+                f"nmi_{split}/{code}", *scored.nmi, common | {"normalisation": "arithmetic mean of entropies"}
+            ),
             Metric(f"ari_{split}/{code}", *scored.ari, common),
         ]
         outcome.tables.append(
@@ -93,8 +104,8 @@ def contingency(categories: npt.ArrayLike, labels: npt.ArrayLike, ways: int, cla
 def match(counts: Counts) -> Matching:
     """The one-to-one matching of categories to classes with the most hits in `counts` [ways, classes].
 
-    With more categories than classes some categories stay unmatched, and their images count as wrong; with fewer,
-    some classes are never predicted.
+    With more categories than classes some categories stay unmatched, and their images count as wrong; with
+    fewer, some classes are never predicted.
     """
     rows, columns = linear_sum_assignment(counts, maximize=True)
     return {int(k): int(y) for k, y in zip(rows, columns, strict=True)}
@@ -118,13 +129,15 @@ def ari(counts: Counts) -> float:
 def score(counts: Counts, matching: Matching, seed: int = 0) -> Clustering:
     """All scores of one split's `counts` [ways, classes] under a matching fitted elsewhere.
 
-    Resampling images with replacement is a multinomial draw of the contingency matrix. For the accuracy fitted here,
-    the matching is fitted anew in each resample, as it was for the value itself.
+    Resampling images with replacement is a multinomial draw of the contingency matrix. For the accuracy
+    fitted here, the matching is fitted anew in each resample, as it was for the value itself.
     """
     draws = _resample(counts, seed)
     return Clustering(
         accuracy=_with_std(accuracy(counts, matching), [accuracy(draw, matching) for draw in draws]),
-        accuracy_fitted_here=_with_std(accuracy(counts, match(counts)), [accuracy(d, match(d)) for d in draws]),
+        accuracy_fitted_here=_with_std(
+            accuracy(counts, match(counts)), [accuracy(d, match(d)) for d in draws]
+        ),
         nmi=_with_std(nmi(counts), [nmi(draw) for draw in draws]),
         ari=_with_std(ari(counts), [ari(draw) for draw in draws]),
     )

@@ -1,4 +1,4 @@
-"""What the metric families share: the model under judgement, the data, one set of generated images, one extractor.
+"""What the metric families share: the model judged, the data, one set of generated images, one extractor.
 
 Each of these is made when the first family asks for it, and once.
 """
@@ -35,8 +35,9 @@ MATCHING_IMAGES = 10_000  # of the train split, on which categories are matched 
 class Options:
     """How to evaluate. samples: generated images, by default as many as the split has, at least 10,000.
 
-    weights: the Inception weights file; without it torch-fidelity's own download is used if it is there, else the data
-    set's own extractor. only: names of the metric families wanted; empty means all that apply.
+    weights: the Inception weights file; without it torch-fidelity's own download is used if it is there,
+    else the data set's own extractor. only: names of the metric families wanted; empty means all that
+    apply.
     """
 
     split: str = "test"
@@ -58,8 +59,8 @@ class Context:
         splits = self.dataset.manifest.splits
         if self.options.split not in splits:
             raise UserError(
-                f"--split {self.options.split}: data set {self.dataset.manifest.name} has no such split; it has"
-                f" {', '.join(splits)}"
+                f"--split {self.options.split}: data set {self.dataset.manifest.name} has no such split;"
+                f" it has {', '.join(splits)}"
             )
         if self.options.samples is not None and self.options.samples < 2:
             raise UserError(f"--samples {self.options.samples}: at least 2 generated images are needed")
@@ -115,13 +116,18 @@ class Context:
         """Of the real split's images, in order."""
         reader = self.reader(self.options.split)
         return extract(
-            self.extractor, lambda start, stop: images_of(reader, np.arange(start, stop)), self.real_count, "real images"
+            self.extractor,
+            lambda start, stop: images_of(reader, np.arange(start, stop)),
+            self.real_count,
+            "real images",
         )
 
     @cached_property
     def drawn_features(self) -> Features:
         """Of the generated images, in order."""
-        return extract(self.extractor, lambda start, stop: self.drawn.images[start:stop], self.sample_count, "samples")
+        return extract(
+            self.extractor, lambda start, stop: self.drawn.images[start:stop], self.sample_count, "samples"
+        )
 
     @property
     def matching_images(self) -> int:
@@ -138,9 +144,12 @@ class Context:
         return {name: clustering.match(matrix) for name, matrix in counts.items()}
 
     def contingencies(self, reader: Reader, indices: np.ndarray, what: str) -> dict[str, clustering.Counts]:
-        """Per categorical code, how many of the images carry each label for each category that Q reads: [ways, classes]."""
+        """Per categorical code, how many images carry each label, by the category that Q reads."""
         codes = self.model.codes
-        found = {name: np.zeros((codes.codes[name].input_width, len(self.classes)), np.int64) for name in codes.categorical}
+        found = {
+            name: np.zeros((codes.codes[name].input_width, len(self.classes)), np.int64)
+            for name in codes.categorical
+        }
         for start in progress(range(0, len(indices), CHUNK), f"reading codes of {what}"):
             batch = reader.gather(indices[start : start + CHUNK])
             for name, categories in categories_of(self.model.encode(batch.images.cpu())).items():
@@ -175,7 +184,7 @@ class Context:
 class _Readers(dict[str, Reader]):
     """Opens a split's reader when it is first asked for."""
 
-    def __init__(self, dataset: Dataset, kind: str) -> None:
+    def __init__(self, dataset: Dataset, kind: Any) -> None:
         super().__init__()
         self._dataset, self._kind = dataset, kind
 

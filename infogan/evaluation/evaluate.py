@@ -37,7 +37,7 @@ PACKAGES = ("torch", "torch-fidelity", "numpy", "scipy", "scikit-learn")
 
 @dataclass
 class Report:
-    """All that an evaluation found; `config` and `pictures` are what the page shows beside report.json's content."""
+    """All that an evaluation found, and the run's config."""
 
     run: dict[str, Any]
     data: dict[str, Any]
@@ -64,10 +64,10 @@ class Report:
 
 
 def evaluate_run(model: Model, dataset: Dataset, options: Options | None = None) -> Report:
-    """Run the metric families on `model` and draw its pictures. Takes minutes; progress goes to standard error.
+    """Run the metric families on `model` and draw its pictures; takes minutes, and shows its progress.
 
-    Raises UserError where the data set is not the one that the model was trained on, where it lacks what an explicitly
-    wanted family needs, or where a family's name is unknown.
+    Raises UserError where the data set is not the one that the model was trained on, where it lacks what an
+    explicitly wanted family needs, or where a family's name is unknown.
     """
     options = options or Options()
     _check(model, dataset, options)
@@ -115,7 +115,9 @@ def read_json(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); evaluate again") from None
     if content.get("format") != FORMAT:
-        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; evaluate again")
+        raise UserError(
+            f"{path}: format {content.get('format')}, this version reads {FORMAT}; evaluate again"
+        )
     return content
 
 
@@ -125,8 +127,8 @@ def _check(model: Model, dataset: Dataset, options: Options) -> None:
         raise UserError(f"--only {unknown[0]}: no such metric family; there are: {', '.join(FAMILIES)}")
     if model.origin.data_digest != dataset.manifest.digest:
         raise UserError(
-            f"data {dataset.root}: digest {dataset.manifest.digest[:12]}, but {model.origin.run} was trained on"
-            f" {model.origin.data_name} ({model.origin.data_digest[:12]}); give that data set with --data"
+            f"data {dataset.root}: digest {dataset.manifest.digest[:12]}, but {model.origin.run} was"
+            f" trained on {model.origin.data_name} ({model.origin.data_digest[:12]}); give that data set with --data"
         )
 
 

@@ -1,8 +1,9 @@
 """Feature extractors: what turns images into the vectors that distances are measured between.
 
-Three kinds. The original Inception network, where its weights file is at hand; the data set's own small classifier,
-where it has labels; its own small autoencoder, where it has none. The last two are trained here, deterministically,
-and the hash of their weights is in the name of every number they make. All are registered with torch-fidelity, so
+Three kinds. The original Inception network, where its weights file is at hand; the data set's own small
+classifier, where it has labels; its own small autoencoder, where it has none. The last two are trained
+here, deterministically, and the hash of their weights is in the name of every number they make. All are
+registered with torch-fidelity, so
 `torch_fidelity.calculate_metrics(feature_extractor=extractor.name)` takes them too.
 """
 
@@ -33,7 +34,7 @@ HASH_LENGTH = 6  # hex digits of a weights hash in an extractor's name
 
 
 class Features(NamedTuple):
-    """features: float32 [n, d]. logits: float32 [n, classes], or None where the extractor knows no classes."""
+    """features: float32 [n, d]. logits: float32 [n, classes], None from an extractor without classes."""
 
     features: Tensor
     logits: Tensor | None
@@ -44,7 +45,7 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """As it stands in metric names, `mnist-classifier@1a2b3c`; empty for the original Inception weights."""
+        """As it stands in metric names, `mnist-classifier@1a2b3c`; empty for the genuine Inception."""
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -72,7 +73,8 @@ class InceptionExtractor:
     @property
     def protocol(self) -> dict[str, Any]:
         return {
-            "extractor": "InceptionV3 (torch-fidelity), " + ("original weights" if self.genuine else "other weights"),
+            "extractor": "InceptionV3 (torch-fidelity), "
+            + ("original weights" if self.genuine else "other weights"),
             "extractor_sha256": self._digest,
             "resize": "to 299x299, bilinear as TensorFlow 1 does it, inside the extractor",
             "grey_to_rgb": "one channel repeated three times",
@@ -90,7 +92,9 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: cannot read the extractor's weights ({error.strerror}): give --weights PATH") from None
+        raise UserError(
+            f"{path}: cannot read the extractor's weights ({error.strerror}): give --weights PATH"
+        ) from None
 
 
 def find_inception_weights() -> Path | None:
@@ -105,10 +109,11 @@ def _open_inception(weights: Path, genuine: bool) -> FeatureExtractorInceptionV3
         return FeatureExtractorInceptionV3("inception-v3-compat", layers, str(weights))
     if weights.suffix != ".safetensors":
         raise UserError(
-            f"{weights}: its sha256 does not begin with {GENUINE_INCEPTION}: only the original weights are opened as a"
-            " .pth, because such a file can run code; download them again, or give other weights as .safetensors"
+            f"{weights}: its sha256 does not begin with {GENUINE_INCEPTION}: only the original weights are"
+            " opened as a .pth, because such a file can run code; download them again, or give other"
+            " weights as .safetensors"
         )
-    # torch-fidelity's constructor loads a .pth and nothing else; this one is written here, from plain tensors.
+    # torch-fidelity's constructor loads a .pth and nothing else; this one is made here, of plain tensors.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pth"
         torch.save(load_file(weights), path)
@@ -129,7 +134,7 @@ def register(name: str, network: nn.Module, side: int) -> None:
     if name in FEATURE_EXTRACTORS_REGISTRY:
         return
 
-    class Registered(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity is untyped
+    class Registered(FeatureExtractorBase):
         def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
             super().__init__(name, features_list)
             self.network = network
@@ -150,7 +155,7 @@ def register(name: str, network: nn.Module, side: int) -> None:
         def get_dummy_input_for_compile() -> Tensor:
             return torch.zeros(1, 3, side, side, dtype=torch.uint8)
 
-        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        def forward(self, images: Tensor) -> tuple[Tensor | None, ...]:
             features: Features = self.network(images)
             found = {"features": features.features, "logits": features.logits}
             return tuple(found[layer] for layer in self.features_list)

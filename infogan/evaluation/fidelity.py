@@ -1,8 +1,9 @@
-"""How close generated images are to real ones, by features: Fréchet distance, kernel distance, classifier score.
+"""How close generated images are to real ones: Fréchet distance, kernel distance, classifier score.
 
-The formulas are torch-fidelity's (Heusel et al. 2017 for the Fréchet distance, Bińkowski et al. 2018 for the kernel
-distance, Salimans et al. 2016 for the score). The features are extracted here, in chunks of a fixed size in a fixed
-order, so that the number depends on neither the batch size nor the number of processes.
+The formulas are torch-fidelity's (Heusel et al. 2017 for the Fréchet distance, Bińkowski et al. 2018 for
+the kernel distance, Salimans et al. 2016 for the score). The features are extracted here, in chunks of a
+fixed size in a fixed order, so that the number depends on neither the batch size nor the number of
+processes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Images = Callable[[int, int], Tensor]  # (start, stop) => uint8 [stop - start, C
 
 
 def measure(context: Context) -> Outcome:
-    """`frechet<N>_<split>`, `kernel<N>_<split>` and `score<N>` (`fid`, `kid`, `is` with the original Inception weights).
+    """`frechet<N>_<split>`, `kernel<N>_<split>`, `score<N>`; with the original Inception `fid`, `kid`, `is`.
 
     Beside each stands its floor: the same measure between two disjoint halves of the real images.
     """
@@ -52,7 +53,8 @@ def measure(context: Context) -> Outcome:
     floor_name = f"{frechet}{count_in_name(half)}_{split}_floor"
     outcome = Outcome(
         [
-            Metric(with_extractor(f"{frechet}{count}_{split}", name), frechet_distance(real.features, drawn.features), None,
+            Metric(with_extractor(f"{frechet}{count}_{split}", name), frechet_distance(real.features,
+            drawn.features), None,
                    protocol | {"floor": floor}),
             Metric(with_extractor(floor_name, name), floor, None, floored),
         ]
@@ -78,7 +80,7 @@ def measure(context: Context) -> Outcome:
 
 
 def _scores(context: Context, score: str, count: str, protocol: dict[str, Any]) -> list[Metric]:
-    """The classifier score of generated images, and that of real ones beside it, which is what can be reached."""
+    """The classifier score of generated images, and beside it that of real ones."""
     name, split = context.extractor.name, context.options.split
     metrics = []
     for key, features, where in (
@@ -97,14 +99,15 @@ def _scores(context: Context, score: str, count: str, protocol: dict[str, Any]) 
 def extract(extractor: Extractor, images: Images, n: int, what: str = "images") -> Features:
     """Features (and logits, where the extractor has them) of `images(0, n)`, float32 on the CPU, in order."""
     chunks = [
-        extractor(images(start, min(start + CHUNK, n))) for start in progress(range(0, n, CHUNK), f"reading {what}")
+        extractor(images(start, min(start + CHUNK, n)))
+        for start in progress(range(0, n, CHUNK), f"reading {what}")
     ]
     logits = [chunk.logits for chunk in chunks if chunk.logits is not None]
     return Features(torch.cat([chunk.features for chunk in chunks]), torch.cat(logits) if logits else None)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features [n, d] and [m, d]; moments in float64."""
+    """Fréchet distance of the Gaussians fitted to features [n, d] and [m, d]; moments in float64."""
     for features in (a, b):
         if len(features) < 2:
             raise UserError(f"Fréchet distance: {len(features)} images: at least 2 are needed on each side")
@@ -114,14 +117,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def frechet_floor(real: Tensor, seed: int = 0) -> tuple[float, int]:
-    """Real against real: the distance of two disjoint halves [n/2, d] of one set, and the images in each half."""
+    """Real against real: the distance of two disjoint halves of `real` [n, d], and the size of a half."""
     half = len(real) // 2
     order = torch.randperm(len(real), generator=generator(seed, "evaluation/floor"))
     return frechet_distance(real[order[:half]], real[order[half : 2 * half]]), half
 
 
 def kernel_subset_size(samples: int) -> int | None:
-    """The subset size that `samples` images on the smaller side allow, at most 1,000; None where they are too few."""
+    """The subset size that `samples` images allow, at most 1,000; None where they are too few."""
     size = min(KERNEL_SUBSET_SIZE, samples // 2)
     return size if size >= SMALLEST_KERNEL_SUBSET else None
 
@@ -134,8 +137,8 @@ def kernel_distance(a: Tensor, b: Tensor, subset_size: int = KERNEL_SUBSET_SIZE)
     fewest = min(len(a), len(b))
     if fewest < subset_size:
         raise UserError(
-            f"kernel distance: {fewest} images are fewer than its subset size of {subset_size}: give more samples"
-            " (--samples) or a larger split"
+            f"kernel distance: {fewest} images are fewer than its subset size of {subset_size}: give more"
+            " samples (--samples) or a larger split"
         )
     result = kid_features_to_metric(
         a.double(),
@@ -151,9 +154,12 @@ def kernel_distance(a: Tensor, b: Tensor, subset_size: int = KERNEL_SUBSET_SIZE)
 def class_score(logits: Tensor) -> tuple[float, float]:
     """exp E[KL(p(y|x) || p(y))] of the classifier's logits [n, classes]: mean and std over 10 splits.
 
-    It lies between 1 and the number of classes. With the original Inception weights it is the Inception Score.
+    It lies between 1 and the number of classes. With the original Inception weights it is the Inception
+    Score.
     """
     if len(logits) < SCORE_SPLITS:
-        raise UserError(f"classifier score: {len(logits)} images: at least {SCORE_SPLITS} are needed, one per split")
+        raise UserError(
+            f"classifier score: {len(logits)} images: at least {SCORE_SPLITS} are needed, one per split"
+        )
     result = isc_features_to_metric(logits, splits=SCORE_SPLITS, shuffle=True, rng_seed=SHUFFLE_SEED)
     return result["inception_score_mean"], result["inception_score_std"]

@@ -15,11 +15,13 @@ from infogan.randomness import generator
 TRAVERSAL_ROWS = 6
 PER_CLASS = 12
 SAMPLES = 100
+TILE = 56  # pixels that a tile has at least, so that a page need not blur it
+FEW_CODES = 6  # with more, tiles keep their own size, or the page would grow beyond a few megabytes
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with what it shows; `columns` are the captions above its columns, `rows` those beside its rows."""
+    """A PNG with what it shows; `columns` and `rows` are the captions of its columns and rows."""
 
     name: str
     caption: str
@@ -40,8 +42,9 @@ class Picture:
 
 def gallery(model: Model, classes: Sequence[str], matchings: Mapping[str, Matching]) -> list[Picture]:
     """Everything that the report shows, at the scale that a page shows it."""
+    side = TILE if len(model.codes.codes) <= FEW_CODES else 0
     pictures = [_samples(model)]
-    pictures += [_traversal(model, name) for name in model.codes.codes]
+    pictures += [_traversal(model, name, side) for name in model.codes.codes]
     for name in model.codes.categorical[:1]:
         if name in matchings:
             pictures.append(_per_class(model, name, classes, matchings[name]))
@@ -52,11 +55,15 @@ def _samples(model: Model) -> Picture:
     latents = fixed_latents(model.codes, SAMPLES, model.config.seed)
     images = generate(model.generator, latents, model.image_range)
     first = next(iter(model.codes.categorical), None)
-    caption = "Generated images." if first is None else f"Generated images; each column holds one category of “{first}”."
-    return Picture("samples", caption, png(grid(images, 10, least_side=56)), "samples")
+    caption = (
+        "Generated images."
+        if first is None
+        else f"Generated images; each column holds one category of “{first}”."
+    )
+    return Picture("samples", caption, png(grid(images, 10, least_side=TILE)), "samples")
 
 
-def _traversal(model: Model, name: str) -> Picture:
+def _traversal(model: Model, name: str, side: int) -> Picture:
     code = model.codes.codes[name]
     latents, captions = traversal_latents(model.codes, name, TRAVERSAL_ROWS, model.config.seed)
     images = generate(model.generator, latents, model.image_range)
@@ -67,7 +74,9 @@ def _traversal(model: Model, name: str) -> Picture:
         caption = f"Continuous code “{name}”: −{limit} to +{limit} from left to right (trained on −1 to 1)."
     caption += " Within a row all other latents stay fixed."
     columns = tuple(text.replace("-", "−") for text in captions)
-    return Picture(f"traversal-{name}", caption, png(grid(images, len(captions), least_side=56)), "traversal", columns)
+    return Picture(
+        f"traversal-{name}", caption, png(grid(images, len(captions), least_side=side)), "traversal", columns
+    )
 
 
 def _per_class(model: Model, name: str, classes: Sequence[str], matching: Matching) -> Picture:
@@ -82,7 +91,7 @@ def _per_class(model: Model, name: str, classes: Sequence[str], matching: Matchi
     return Picture(
         "classes",
         f"Images of the category of “{name}” that was matched to each class.",
-        png(grid(images, PER_CLASS, least_side=56)),
+        png(grid(images, PER_CLASS, least_side=TILE)),
         "classes",
         rows=tuple(classes[label] for label in shown),
     )

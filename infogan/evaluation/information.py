@@ -1,8 +1,8 @@
 """Mutual information between codes and images: the lower bound L_I per code, on freshly generated images.
 
-L_I = E[log Q(c|x)] + H(c) <= I(c; G(z, c)) (paper, Eq. 4-5), in nats, beside its ceiling. For a continuous code also the
-bound that a Gaussian of the best standard deviation for the present error would reach: the one number that can be
-compared between fixed, learned and clamped deviations.
+L_I = E[log Q(c|x)] + H(c) <= I(c; G(z, c)) (paper, Eq. 4-5), in nats, beside its ceiling. For a continuous
+code also the bound that a Gaussian of the best standard deviation for the present error would reach: the
+one number that can be compared between fixed, learned and clamped deviations.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def measure(context: Context) -> Outcome:
 def bounds(model: Model, images: torch.Tensor, values: dict[str, torch.Tensor]) -> dict[str, float]:
     """Means over generated `images` (uint8 [n, C, H, W]) made from `values`: name of the number => nats."""
     posteriors = model.encode(images)
-    found = {f"mi/{name}": float(nats.mean()) for name, nats in model.codes.bounds(posteriors, values).items()}
+    found = {
+        f"mi/{name}": float(nats.mean()) for name, nats in model.codes.bounds(posteriors, values).items()
+    }
     for name, posterior in posteriors.items():
         if isinstance(posterior, ContinuousPosterior):
             error = float((posterior.mean - values[name]).square().mean())

@@ -1,10 +1,12 @@
-"""What a measured number is: a name that states what was measured, a value, its uncertainty, and its protocol.
+"""What a measured number is: a name that says what was measured, a value, its uncertainty, its protocol.
 
-Names. `accuracy_test/digit`, `nmi_test/digit`, `ari_test/digit` read a categorical code against the labels of a split;
-`mi/digit` is a mutual-information lower bound in nats; `frechet10k_test[mnist-classifier@1a2b3c]` compares 10,000
-generated images with the test split by the features that the brackets name. The established names `fid`, `kid` and
-`is` are kept for the original Inception weights, whose numbers can be set beside published ones; every other extractor
-gets `frechet`, `kernel` and `score` with its own name in brackets.
+Names. `accuracy_test/digit`, `nmi_test/digit`, `ari_test/digit` read a categorical code against the labels
+of a split;
+`mi/digit` is a mutual-information lower bound in nats; `frechet10k_test[mnist-classifier@1a2b3c]` compares
+10,000 generated images with the test split by the features that the brackets name. The established names
+`fid`, `kid` and
+`is` are kept for the original Inception weights, whose numbers can be set beside published ones; every
+other extractor gets `frechet`, `kernel` and `score` with its own name in brackets.
 """
 
 import re
@@ -21,7 +23,7 @@ EXTRACTOR_IN_NAME = re.compile(r"^(?P<stem>[^\[]+)\[(?P<kind>.+)@(?P<digest>[0-9
 class Uncertainty:
     """A standard deviation and where it comes from: `kind` names what was repeated n times.
 
-    "latent draws", "bootstrap" (images), "binomial" (images), "subsets" (of images), "splits" (of images), "seeds".
+    "latent draws", "bootstrap" or "binomial" (over images), "subsets" or "splits" (of images), "seeds".
     """
 
     kind: str
@@ -31,7 +33,7 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number with all that is needed to read it. `protocol` is a flat mapping, written beside the number."""
+    """One number with all that is needed to read it; `protocol` is a flat mapping."""
 
     name: str
     value: float
@@ -58,15 +60,16 @@ def count_in_name(samples: int) -> str:
 
 
 def with_extractor(stem: str, extractor: str) -> str:
-    """Append an extractor's name to a metric's name; the empty name (original Inception weights) adds nothing."""
+    """Append an extractor's name to a metric's; the empty name (original Inception) adds nothing."""
     return f"{stem}[{extractor}]" if extractor else stem
 
 
 def comparable(reports: Iterable[dict[str, Any]]) -> None:
     """Refuse to set reports side by side whose numbers do not mean the same.
 
-    `reports` are contents of report.json. Raises UserError where they come from data sets of different digests, or
-    where one metric was measured with two trainings of one extractor (two hashes of its weights).
+    `reports` are contents of report.json. Raises UserError where they come from data sets of different
+    digests, or where one metric was measured with two trainings of one extractor (two hashes of its
+    weights).
     """
     data: dict[str, str] = {}
     extractors: dict[tuple[str, str], tuple[str, str]] = {}
@@ -77,16 +80,20 @@ def comparable(reports: Iterable[dict[str, Any]]) -> None:
             found = EXTRACTOR_IN_NAME.match(metric["name"])
             if found is None:
                 continue
-            first, first_where = extractors.setdefault((found["stem"], found["kind"]), (found["digest"], where))
+            first, first_where = extractors.setdefault(
+                (found["stem"], found["kind"]), (found["digest"], where)
+            )
             if first != found["digest"]:
                 raise UserError(
                     f"{found['stem']}: {first_where} was measured with {found['kind']}@{first}, {where} with"
-                    f" {found['kind']}@{found['digest']}: numbers of different extractors cannot be compared; evaluate"
-                    " both against one data folder, which keeps the trained extractor"
+                    f" {found['kind']}@{found['digest']}: numbers of different extractors cannot be compared;"
+                    " evaluate both against one data folder, which keeps the trained extractor"
                 )
     if len(data) > 1:
         listed = ", ".join(f"{where} ({digest[:12]})" for digest, where in data.items())
-        raise UserError(f"reports of different data sets cannot stand in one table: {listed}; evaluate on the same one")
+        raise UserError(
+            f"reports of different data sets cannot stand in one table: {listed}; evaluate on the same one"
+        )
 
 
 def find(metrics: Sequence[Metric], stem: str) -> Metric | None:

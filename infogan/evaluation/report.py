@@ -1,8 +1,8 @@
-"""The report as one HTML file: no script, no network, pictures inside; readable on a phone, in the dark and on paper."""
+"""The report as one HTML file: no script, no network, pictures inside; for screen, phone and paper."""
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from infogan.evaluation.charts import COLOURS, Series, line_chart
-from infogan.evaluation.evaluate import Report, write_json
-from infogan.evaluation.gallery import Picture
+from infogan.evaluation.evaluate import Report, blank, write_json
+from infogan.evaluation.gallery import Picture, gallery
 from infogan.evaluation.metrics import Metric, find
 from infogan.evaluation.wording import GROUPS, Words, printed, words
+from infogan.model import Model
 from infogan.tracking import read_log
-from shards import atomic
+from shards import Dataset, atomic
 
 X_LABEL = "images seen (thousands)"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One headline: a label, the value, what to hold it against, and its share of the best possible (0 to 1)."""
+    """One headline: a label, the value, what to hold it against, and its share of the best possible."""
 
     label: str
     value: str
@@ -43,13 +44,38 @@ class Chart:
 
 
 def write(report: Report, run: Path, out: Path | None = None) -> Path:
-    """Write report.json, its pictures and report.html to `out` (by default `run`/report); returns the page's path.
+    """Write report.json, its pictures and report.html to `out`, by default `run`/report; return the page.
 
     Curves and environment are read from the run folder, where there are any.
     """
     folder = out or run / "report"
     write_json(report, folder)
     return write_page(report, run, folder)
+
+
+def refresh(model: Model, dataset: Dataset, scores: Mapping[str, float], run: Path) -> Path:
+    """Write the page of a run that is still training: its curves, its pictures and the validation `scores`.
+
+    report.json is left alone: numbers taken in passing are not an evaluation.
+    """
+    report = blank(model, dataset)
+    protocol = {
+        "taken": "while training",
+        "split": "validation",
+        "checkpoint_digest": model.origin.checkpoint_digest,
+        "data_digest": dataset.manifest.digest,
+    }
+    ceilings = model.codes.ceilings()
+    for name, value in scores.items():
+        plain = name.removeprefix("validation/")
+        ceiling = {"ceiling": ceilings[plain.removeprefix("mi/")]} if plain.startswith("mi/") else {}
+        report.metrics.append(Metric(plain, value, None, protocol | ceiling))
+    report.pictures = gallery(model, (), {})
+    banner = (
+        f"Training goes on: this is the state after {model.origin.kimg:,.0f} thousand images, scored on"
+        " the validation split. “infogan evaluate” measures in full."
+    )
+    return write_page(report, run, run / "report", banner)
 
 
 def write_page(report: Report, run: Path, folder: Path, banner: str = "") -> Path:
@@ -59,23 +85,26 @@ def write_page(report: Report, run: Path, folder: Path, banner: str = "") -> Pat
     return page
 
 
-def render(report: Report, rows: Sequence[dict[str, Any]], environment: dict[str, Any], banner: str = "") -> str:
+def render(
+    report: Report, rows: Sequence[dict[str, Any]], environment: dict[str, Any], banner: str = ""
+) -> str:
     """The page as text. `rows`: the run's log. `environment`: name => value, shown as it is."""
     templates = Environment(
-        loader=PackageLoader("infogan.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("infogan.evaluation"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     templates.filters |= {"data_uri": data_uri, "protocol_value": protocol_value}
-    by_kind: dict[str, list[Picture]] = {}
-    for picture in report.pictures:
-        by_kind.setdefault(picture.kind, []).append(picture)
+    kinds = ("samples", "traversal", "classes")
+    by_kind = {kind: [picture for picture in report.pictures if picture.kind == kind] for kind in kinds}
     agreement = next((table for table in report.tables if table["kind"] == "agreement_by_class"), None)
     return templates.get_template("report.html.j2").render(
         report=report,
         banner=banner,
         tiles=tiles(report),
         pictures=by_kind,
-        agreement={} if agreement is None else dict(zip(agreement["classes"], agreement["agreement"], strict=True)),
+        agreement={}
+        if agreement is None
+        else dict(zip(agreement["classes"], agreement["agreement"], strict=True)),
         charts=charts(rows, {name: code.get("ceiling") for name, code in _ceilings(report).items()}),
         matrices=[_matrix(table) for table in report.tables if table["kind"] == "code_to_class"],
         groups=_groups(report.metrics),
@@ -91,9 +120,8 @@ def tiles(report: Report) -> list[Tile]:
         metric = find(report.metrics, f"mi/{name}")
         if metric is not None:
             ceiling = metric.protocol.get("ceiling")
-            categorical = code["kind"] == "categorical" and ceiling
             context = f"of {ceiling:.3f} possible" if ceiling is not None else "no ceiling"
-            share = metric.value / ceiling if categorical else None
+            share = metric.value / ceiling if ceiling and code["kind"] == "categorical" else None
             found.append(Tile(f"Information in “{name}”", words(metric).value, context, share))
     for stem, label, context in (
         ("accuracy_", "Classes found without labels", "matched on train"),
@@ -102,11 +130,15 @@ def tiles(report: Report) -> list[Tile]:
         metric = find(report.metrics, stem)
         if metric is not None:
             spread = words(metric).spread
-            found.append(Tile(label, words(metric).value, f"{spread}, {context}" if spread else context, metric.value))
+            found.append(
+                Tile(label, words(metric).value, f"{spread}, {context}" if spread else context, metric.value)
+            )
     distance = find(report.metrics, "frechet") or find(report.metrics, "fid")
     if distance is not None:
         floor = distance.protocol.get("floor")
-        context = "lower is better" if floor is None else f"floor {printed('frechet', floor)}; lower is better"
+        context = (
+            "lower is better" if floor is None else f"floor {printed('frechet', floor)}; lower is better"
+        )
         found.append(Tile("Fréchet distance", words(distance).value, context))
     return found
 
@@ -115,11 +147,15 @@ def charts(rows: Sequence[dict[str, Any]], ceilings: dict[str, float | None]) ->
     """Losses, L_I per code, and validation scores, over images seen; those without data are left out."""
 
     def series(key: str, name: str, ceiling: float | None = None) -> Series:
-        return Series(name, [(row["kimg"], row[key]) for row in rows if isinstance(row.get(key), int | float)], ceiling)
+        return Series(
+            name, [(row["kimg"], row[key]) for row in rows if isinstance(row.get(key), int | float)], ceiling
+        )
 
     losses = [series("loss/generator", "generator"), series("loss/critic", "critic")]
     information = [series(f"mi/{name}", name, ceiling) for name, ceiling in ceilings.items()]
-    keys = sorted({key for row in rows for key in row if key.startswith(("validation/accuracy/", "validation/nmi/"))})
+    keys = sorted(
+        {key for row in rows for key in row if key.startswith(("validation/accuracy/", "validation/nmi/"))}
+    )
     scores = [series(key, key.removeprefix("validation/").replace("/", " of ")) for key in keys]
     dotted = "Dotted: the most that a code can hold." if any(c is not None for c in ceilings.values()) else ""
     drawn = [
@@ -133,7 +169,7 @@ def charts(rows: Sequence[dict[str, Any]], ceilings: dict[str, float | None]) ->
         svg = line_chart(title, X_LABEL, unit, curves)
         if svg:
             legend = tuple((s.name, f"c{number % COLOURS}") for number, s in enumerate(curves))
-            found.append(Chart(title, Markup(svg), legend, note))  # noqa: S704  # our own SVG, its texts escaped
+            found.append(Chart(title, Markup(svg), legend, note))  # our own SVG, its texts escaped
     return found
 
 
@@ -177,11 +213,15 @@ def _ceilings(report: Report) -> dict[str, dict[str, float | None]]:
 
 def _groups(metrics: Sequence[Metric]) -> list[tuple[str, list[tuple[Metric, Words]]]]:
     listed = [(metric, words(metric)) for metric in metrics]
-    return [(title, rows) for key, title in GROUPS.items() if (rows := [pair for pair in listed if pair[1].group == key])]
+    return [
+        (title, rows)
+        for key, title in GROUPS.items()
+        if (rows := [pair for pair in listed if pair[1].group == key])
+    ]
 
 
 def _matrix(table: dict[str, Any]) -> dict[str, Any]:
-    """The contingency matrix for the page: one row per category in the order of the classes they are matched to."""
+    """The contingency matrix for the page: a row per category, in the order of the matched classes."""
     matching = {int(category): label for category, label in table["matching"].items()}
     rows = []
     for category, counts in enumerate(table["counts"]):
@@ -190,6 +230,8 @@ def _matrix(table: dict[str, Any]) -> dict[str, Any]:
             {"count": count, "share": count / total, "matched": matching.get(category) == label}
             for label, count in enumerate(counts)
         ]
-        rows.append({"category": category, "label": matching.get(category), "cells": cells, "total": sum(counts)})
+        rows.append(
+            {"category": category, "label": matching.get(category), "cells": cells, "total": sum(counts)}
+        )
     rows.sort(key=lambda row: (row["label"] is None, row["label"] or 0))
     return {"code": table["code"], "split": table["split"], "classes": table["classes"], "rows": rows}

@@ -1,8 +1,9 @@
-"""Extractors trained on the data set itself: a fixed recipe, a hash of the outcome, and a cache beside the data.
+"""Extractors trained on the data set itself: a fixed recipe, a hash of the outcome, a cache beside the data.
 
-A recipe fixes the seed, the order of the images, the number of CPU threads and float32, so that the same machine
-gives the same weights. Another kind of CPU or another release of torch may not: therefore the hash of the weights is in
-the name of every number, the weights are kept beside the data set, and later evaluations read the same file.
+A recipe fixes the seed, the order of the images, the number of CPU threads and float32, so that the same
+machine gives the same weights. Another kind of CPU or another release of torch may not: therefore the hash
+of the weights is in the name of every number, the weights are kept beside the data set, and later
+evaluations read the same file.
 
     <data>/extractors/mnist-classifier-1a2b3c/weights.safetensors, extractor.json
 """
@@ -39,9 +40,9 @@ Scores = Callable[[nn.Module, Reader], dict[str, Any]]
 class Recipe:
     """How an extractor is trained. A change that moves the outcome gets a new `version`.
 
-    Images seen: `images_per_epoch_of` epochs, but at least `fewest_images` and at most `most_images`. Adam with a
-    learning rate that rises over the first tenth and falls to 0 as a cosine; images are shifted by up to `shift` of
-    their side, at random, with edge pixels repeated.
+    Images seen: `images_per_epoch_of` epochs, but at least `fewest_images` and at most `most_images`. Adam
+    with a learning rate that rises over the first tenth and falls to 0 as a cosine; images are shifted by
+    up to `shift` of their side, at random, with edge pixels repeated.
     """
 
     version: int
@@ -56,7 +57,7 @@ class Recipe:
 
 
 class Trained:
-    """An extractor trained on the data set: its network, its name with the hash of its weights, its own scores."""
+    """An extractor trained on the data set: its network, its name, its own scores."""
 
     def __init__(self, network: nn.Module, record: dict[str, Any], device: torch.device) -> None:
         self.network = network.to(device).eval().requires_grad_(False)
@@ -118,7 +119,10 @@ def obtain(
         return Trained(network, record, device)
     if only_cached:
         return None
-    print(f"training {kind} on {dataset.manifest.name} for the distances; it is kept in {folder}", file=sys.stderr)
+    print(
+        f"training {kind} on {dataset.manifest.name} for the distances; it is kept in {folder}",
+        file=sys.stderr,
+    )
     with fixed_arithmetic(recipe.threads):
         _train(network, loss, dataset, recipe, kind)
         own = {split: scores(network, open_reader(dataset, split)) for split in ("validation", "test")}
@@ -150,7 +154,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def fixed_arithmetic(threads: int) -> Iterator[None]:
-    """Run with a fixed number of CPU threads and full float32, whatever the process has set; put it back after."""
+    """Run with a fixed number of CPU threads and full float32; put the process's own settings back after."""
     before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
@@ -196,20 +200,22 @@ def _order(samples: int, seed: int) -> Iterator[int]:
 def _initialise(network: nn.Module, draws: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(module.weight, std=math.sqrt(2 / _fan_in(module)), generator=draws)  # He et al. 2015
+            nn.init.normal_(
+                module.weight, std=math.sqrt(2 / _fan_in(module)), generator=draws
+            )  # He et al. 2015
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 
 def _fan_in(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
-    """How many inputs one output sums over; a transposed convolution spreads its kernel over stride^2 outputs."""
+    """How many inputs an output sums over; a transposed convolution spreads over stride^2 outputs."""
     if isinstance(module, nn.ConvTranspose2d):
         return module.weight[:, 0].numel() / math.prod(module.stride)
     return module.weight[0].numel()
 
 
 def shifted(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
-    """Shift each of `images` [n, C, H, W] by its own draw of up to `share` of a side; edge pixels are repeated."""
+    """Shift each of `images` [n, C, H, W] by up to `share` of a side, at random; edge pixels are repeated."""
     n, _, height, width = images.shape
     most = max(1, round(share * min(height, width)))
     dy, dx = torch.randint(-most, most + 1, (2, n, 1), generator=draws)
@@ -220,7 +226,7 @@ def shifted(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
 
 
 def _keep(folder: Path, weights: bytes, record: dict[str, Any]) -> None:
-    """Put an extractor into the cache; a data folder that cannot be written to costs the next run a training."""
+    """Put an extractor into the cache; where that cannot be written, the next run trains again."""
     try:
         with atomic.folder(folder, replace=True) as new:
             (new / "weights.safetensors").write_bytes(weights)

@@ -21,9 +21,9 @@ SPLIT = "validation"
 def validation_score(model: Model, dataset: Dataset) -> dict[str, float]:
     """Numbers of `model` on the validation split, the same for the same weights; takes seconds.
 
-    `validation/accuracy/<code>` and `validation/nmi/<code>` where the set has labels (matching fitted on as many train
-    images), `validation/mi/<code>` in nats, and `validation/frechet2k[extractor]` where the data set's own extractor has
-    been trained before: it is not trained for this.
+    `validation/accuracy/<code>` and `validation/nmi/<code>` where the set has labels (matching fitted on as
+    many train images), `validation/mi/<code>` in nats, and `validation/frechet2k[extractor]` where the data
+    set's own extractor has been trained before: it is not trained for this.
     """
     found = _information(model)
     if not dataset.manifest.splits[SPLIT].samples:
@@ -43,7 +43,10 @@ def validation_score(model: Model, dataset: Dataset) -> dict[str, float]:
 
 def _information(model: Model) -> dict[str, float]:
     drawn = draw(model, MOST_IMAGES, 0, "validation")
-    return {f"validation/{name}": nats for name, nats in information.bounds(model, drawn.images, drawn.values).items()}
+    return {
+        f"validation/{name}": nats
+        for name, nats in information.bounds(model, drawn.images, drawn.values).items()
+    }
 
 
 def _frechet(context: Context, real: np.ndarray) -> dict[str, float]:
@@ -52,9 +55,13 @@ def _frechet(context: Context, real: np.ndarray) -> dict[str, float]:
     if extractor is None or len(real) < 2:
         return {}
     images = context.reader(SPLIT).gather(real).images
-    features = extract(extractor, lambda start, stop: images[start:stop], len(real), "validation images").features
+    features = extract(
+        extractor, lambda start, stop: images[start:stop], len(real), "validation images"
+    ).features
     drawn = draw(context.model, MOST_IMAGES, 0, "validation")
-    generated = extract(extractor, lambda start, stop: drawn.images[start:stop], MOST_IMAGES, "samples").features
+    generated = extract(
+        extractor, lambda start, stop: drawn.images[start:stop], MOST_IMAGES, "samples"
+    ).features
     name = with_extractor(f"validation/frechet{count_in_name(MOST_IMAGES)}", extractor.name)
     return {name: frechet_distance(features, generated)}
 

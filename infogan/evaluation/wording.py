@@ -5,7 +5,21 @@ from dataclasses import dataclass
 
 from infogan.evaluation.metrics import Metric
 
-STEMS = ("accuracy", "nmi", "ari", "mi_best_std", "mi", "agreement", "variation", "frechet", "kernel", "score", "fid", "kid", "is")
+STEMS = (
+    "accuracy",
+    "nmi",
+    "ari",
+    "mi_best_std",
+    "mi",
+    "agreement",
+    "variation",
+    "frechet",
+    "kernel",
+    "score",
+    "fid",
+    "kid",
+    "is",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ def words(metric: Metric) -> Words:
 
 
 def take_apart(name: str) -> tuple[str, str, str]:
-    """`accuracy_test_fitted_on_test/digit` => ("accuracy", "test_fitted_on_test", "digit"); brackets and counts go."""
+    """`accuracy_test_fitted_on_test/digit` => ("accuracy", "test_fitted_on_test", "digit")."""
     name = name.removeprefix("validation/").partition("[")[0]
     left, _, code = name.partition("/")
     stem = next((stem for stem in STEMS if re.match(rf"{stem}(\d|_|$)", left)), left)
@@ -47,7 +61,13 @@ def take_apart(name: str) -> tuple[str, str, str]:
 def _title(stem: str, where: str, code: str) -> tuple[str, str]:
     split, _, manner = where.partition("_")
     on = f" on {split}" if split else ""
-    fitted = f", matched on {split} itself" if manner.startswith("fitted") else ", matched on train" if split else ""
+    fitted = (
+        f", matched on {split} itself"
+        if manner.startswith("fitted")
+        else ", matched on train"
+        if split
+        else ""
+    )
     quality = {
         "frechet": "Fréchet distance",
         "fid": "Fréchet Inception distance",

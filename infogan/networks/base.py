@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from infogan.registry import Registry
 @dataclass(frozen=True)
 class Network(ABC):
     """A pair of networks that a config picks by name; its fields are the options of the config's `network` section."""
+
+    name: ClassVar[str]
 
     @property
     @abstractmethod

@@ -10,13 +10,16 @@ A network is a tuple of layers, as in a table of the paper's appendix. Conventio
   which is what convolutions like best, so neither reshape copies anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from infogan.batchnorm import BatchNorm1d, BatchNorm2d
+
+Module = TypeVar("Module", bound=nn.Module)
 
 Shape = tuple[int, ...]  # of one sample: (features,) or (channels, height, width)
 
@@ -69,7 +72,7 @@ class ToFeatures(nn.Module):
 def build(
     layers: Sequence[Layer],
     in_shape: Shape,
-    activation: nn.Module,
+    activation: Callable[[], nn.Module],
     *,
     activation_first: bool = False,
     batch_norm: bool = True,
@@ -86,7 +89,7 @@ def build(
             layer = replace(layer, norm=False)
         linear, normed, shape = _linear_part(layer, shape, modules)
         modules.append(linear)
-        tail = [normed, activation] if layer.norm else [activation]
+        tail = [normed, activation()] if layer.norm else [activation()]
         modules += reversed(tail) if activation_first else tail
         if isinstance(layer, FC) and isinstance(layer.features, tuple):
             modules.append(ToVolume(layer.features))
@@ -108,6 +111,14 @@ def _linear_part(layer: Layer, shape: Shape, modules: list[nn.Module]) -> tuple[
         return conv, norm, (layer.channels, height // 2, width // 2)
     conv = nn.ConvTranspose2d(channels, layer.channels, 4, stride=2, padding=1, bias=not layer.norm)
     return conv, norm, (layer.channels, height * 2, width * 2)
+
+
+def channels_last(module: Module) -> Module:
+    """Lay the convolution weights of `module` out as oneDNN and cuDNN read them fastest."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def size(shape: Shape) -> int:

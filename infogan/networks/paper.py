@@ -14,7 +14,7 @@ from torch import nn
 from infogan.checks import at_least, one_of
 from infogan.networks.base import NETWORKS, Network
 from infogan.networks.critic import Critic
-from infogan.networks.layers import FC, Conv, Layer, ToFeatures, UpConv, build, initialise, size
+from infogan.networks.layers import FC, Conv, Layer, ToFeatures, UpConv, build, channels_last, initialise, size
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,17 @@ class PaperNetwork(Network):
         hidden, shape = build(
             self.generator_layers,
             (input_width,),
-            type(self).generator_activation(),
+            type(self).generator_activation,
             activation_first=self.generator_activation_first,
             batch_norm=self.norm == "batch",
         )
         last = nn.ConvTranspose2d(shape[0], self.channels, 4, stride=2, padding=1)
-        return nn.Sequential(*hidden, last, self.output()).to(memory_format=torch.channels_last)
+        return channels_last(nn.Sequential(*hidden, last, self.output()))
 
     def critic(self, q_width: int) -> Critic:
-        leaky = nn.LeakyReLU(self.critic_slope)
+        def leaky() -> nn.Module:
+            return nn.LeakyReLU(self.critic_slope)
+
         batch_norm = self.norm == "batch"
         trunk, shape = build(self.trunk_layers, self.image_shape, leaky, batch_norm=batch_norm)
         if len(shape) == 3:
@@ -70,7 +72,7 @@ class PaperNetwork(Network):
         hidden = () if self.q_hidden is None else (FC(self.q_hidden),)
         q_trunk, q_shape = build(hidden, shape, leaky, batch_norm=batch_norm)
         q_head = nn.Sequential(*q_trunk, nn.Linear(q_shape[0], q_width))
-        return Critic(trunk, nn.Linear(shape[0], 1), q_head).to(memory_format=torch.channels_last)
+        return channels_last(Critic(trunk, nn.Linear(shape[0], 1), q_head))
 
     def initialise(self, module: nn.Module, generator: torch.Generator) -> None:
         initialise(module, generator)

@@ -84,7 +84,7 @@ class IdxSource(Source):
             if _present(folder, first) is not None:
                 return folder
         raise DataError(
-            f"{path} has no {first}[.gz] (looked there, in raw/, {self.torchvision_name}/raw/ and {self.kind}/): "
+            f"{path} has no {first}[.gz] (nor have raw/, {self.torchvision_name}/raw/, {self.kind}/): "
             "give --path FOLDER, or add --download"
         )
 
@@ -164,7 +164,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     data = np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape))
     if len(data) != int(np.prod(shape, dtype=np.int64)):
         raise DataError(
-            f"{path} holds {len(data)} bytes where its header says {'x'.join(map(str, shape))}: fetch it again"
+            f"{path} holds {len(data)} bytes, its header says {'x'.join(map(str, shape))}: fetch it again"
         )
     return data.reshape(shape)
 
@@ -179,5 +179,5 @@ def _check_pair(
         )
     if len(labels) and labels.max() >= classes:
         raise DataError(
-            f"{folder}: {split} has the label {labels.max()}, there are {classes} classes: fetch the files again"
+            f"{folder}: {split} has the label {labels.max()} of {classes} classes: fetch the files again"
         )

@@ -72,13 +72,15 @@ def test_a_gpu_withheld_by_a_control_group_is_not_there(
     node.touch()
     opened = os.open
 
-    def refuse(path: str, flags: int) -> int:
+    def refuse(path: Path, flags: int) -> int:
         if number is not None:
             raise OSError(number, "refused")
         return opened(path, flags)
 
-    monkeypatch.setattr(devices.os, "open", refuse)
-    assert devices._may_open(node) is there
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        seen = devices._may_open(node)
+    assert seen is there
 
 
 def test_a_hidden_gpu_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,114 @@
+"""What learns: generator, critic, their optimizers and the EMA, and one update of them all. No data, log or disk."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from infogan import checkpoint as checkpoints
+from infogan.codes import Latents
+from infogan.config import RunConfig
+from infogan.ema import EmaGenerator
+from infogan.engine import PHASES, Engine
+from infogan.networks import Critic, to_network_range
+from infogan.phases import LossFunction, Players, Statistics, build_phases
+from infogan.randomness import generator as draws
+
+
+class Learner:
+    """The players of a run at their first weights, and how they are updated.
+
+    Attributes: `generator` and `critic`, bare modules in the run's dtype; `ema`; `codes`.
+    """
+
+    def __init__(self, config: RunConfig, engine: Engine) -> None:
+        self.config, self.engine = config, engine
+        self.codes = config.latent_codes()
+        critic = config.network.critic(self.codes.q_width)
+        critic.detach_q = config.objective.mi_gradient == "head"
+        self.modules: dict[str, nn.Module] = {
+            "critic": critic,
+            "generator": config.network.generator(self.codes.input_width),
+        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        for name, module in self.modules.items():
+            config.network.initialise(module, draws(config.seed, f"init/{name}"))
+            module.to(engine.device, engine.dtype).train()
+            lr = getattr(config.optimizer, name).lr
+            self.optimizers[name] = torch.optim.Adam(module.parameters(), lr, config.optimizer.betas, fused=True)
+        self.ema = EmaGenerator(self.generator, config.ema.half_life_kimg, config.ema.rampup)
+        players = Players(self.generator, critic, engine.wrap(self.generator), engine.wrap(critic))
+        self._phases = build_phases(players, self.codes, config.objective)
+        self._failed_at = torch.full((len(PHASES),), -1, dtype=torch.int64, device=engine.device)
+
+    @property
+    def generator(self) -> nn.Module:
+        return self.modules["generator"]
+
+    @property
+    def critic(self) -> Critic:
+        return cast(Critic, self.modules["critic"])
+
+    def update(self, parts: Sequence[Tensor], images: int) -> Statistics:
+        """One update at `images` seen: every phase once, each with fresh latents.
+
+        `parts`: this rank's real images, one uint8 [n, C, H, W] per micro-batch. Returns scalars on the device.
+        """
+        engine, config = self.engine, self.config
+        image_range = config.network.image_range
+        real = [to_network_range(part.to(engine.device), image_range, engine.dtype) for part in parts]
+        statistics: Statistics = {}
+        flags = []
+        for phase in self._phases:
+            latents = self._latents(phase.name, images)
+            losses = [_bind(phase.loss, part, drawn) for part, drawn in zip(real, latents, strict=True)]
+            found, failed = engine.update(phase.name, phase.module, self.optimizers[phase.name], losses)
+            statistics |= found
+            flags.append(failed)
+        self.ema.update(images + config.batch, config.batch)
+        self._note_failures(torch.stack(flags), images, statistics)
+        return statistics
+
+    def failed_updates(self) -> list[int]:
+        """Per phase, the first update whose gradients were not finite, or -1. Waits for the device."""
+        return [int(update) for update in self._failed_at.tolist()]
+
+    def tensors(self) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
+        """What a checkpoint holds: modules by name, and the optimizers' state by `<phase>/<parameter>/<what>`."""
+        optimizers: dict[str, Tensor] = {}
+        for name, module in self.modules.items():
+            optimizers |= checkpoints.optimizer_tensors(self.optimizers[name], module, name)
+        return {**self.modules, "ema": self.ema.module}, optimizers
+
+    def load_weights(self, found: checkpoints.Checkpoint) -> None:
+        """Take the weights of a checkpoint, the EMA's among them."""
+        for name, module in {**self.modules, "ema": self.ema.module}.items():
+            found.load_into(name, module)
+
+    def load_optimizers(self, found: checkpoints.Checkpoint) -> None:
+        """Take the optimizers' state of a checkpoint."""
+        tensors = found.tensors("optimizer")
+        for name, module in self.modules.items():
+            checkpoints.load_optimizer(self.optimizers[name], module, name, tensors)
+
+    def _latents(self, phase: str, images: int) -> list[Latents]:
+        """This rank's latents of a phase, one part per micro-batch, cut from the global batch's as images are."""
+        engine, config = self.engine, self.config
+        whole = self.codes.sample(config.batch, draws(config.seed, f"latents/{phase}", images))
+        size = config.batch // (engine.world * config.accumulation)
+        parts = (micro * engine.world + engine.rank for micro in range(config.accumulation))
+        return [whole[part * size : (part + 1) * size].to(engine.device, engine.dtype) for part in parts]
+
+    def _note_failures(self, flags: Tensor, images: int, statistics: Statistics) -> None:
+        """Remember on the device the first update of each phase whose gradients were not finite; in fp16, which
+        skips such updates while it looks for a loss scale, count them instead."""
+        if self.config.precision == "fp16":
+            statistics["skipped"] = flags.sum()
+        else:
+            first = (flags > 0) & (self._failed_at < 0)
+            self._failed_at = torch.where(first, images // self.config.batch, self._failed_at)
+
+
+def _bind(loss: LossFunction, real: Tensor, latents: Latents) -> Callable[[], tuple[Tensor, Statistics]]:
+    return lambda: loss(real, latents)

@@ -1,0 +1,64 @@
+"""`infogan evaluate RUN`: measure a trained model, write its report, and print the headlines."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="evaluate", short_help="Measure a run and write its report.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="The data set's folder, where it is not the run's own."
+)
+@click.option("--which", default="latest", show_default=True, help="Checkpoint: latest, best, or its kimg.")
+@click.option("--split", default="test", show_default=True, help="The real images to measure against.")
+@click.option(
+    "--samples", type=int, help="Generated images.  [default: as many as the split has, at least 10,000]"
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="Inception weights, for FID, KID and IS.")
+@click.option(
+    "--only",
+    multiple=True,
+    help="A family of measures: information, accuracy, agreement, fidelity, variation.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the latents, halves and resamples.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the report.  [default: RUN/report]")
+def command(
+    run: Path,
+    data: Path | None,
+    which: str,
+    split: str,
+    samples: int | None,
+    weights: Path | None,
+    only: tuple[str, ...],
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Measure RUN, a run folder or an exported model, and write report.html and report.json.
+
+    Accuracy, NMI and ARI of the categorical codes against the labels; the mutual information held by each code;
+    distances of generated images from real ones; and how often an image shows what its code claims.
+    """
+    from infogan import load
+    from infogan.evaluation import Options, evaluate_run, write
+    from infogan.evaluation.wording import words
+    from shards import open_dataset
+
+    model = load(run, which=which, data=data, device=device)
+    dataset = open_dataset(data or model.config.data.path)
+    options = Options(split, samples, weights, seed, only)
+    report = evaluate_run(model, dataset, options)
+    for metric in report.metrics:
+        text = words(metric)
+        click.echo(f"{text.value:>14} {text.spread:<14} {metric.name}")
+    for note in report.notes:
+        click.echo(f"left out: {note}")
+    click.echo(f"report: {write(report, run, out)}")
+
+
+if __name__ == "__main__":
+    from launch.cli import run
+
+    run(command, name="python -m launch.evaluate")
