@@ -24,6 +24,7 @@ from shards import atomic
 from shards.errors import UserError
 
 FORMAT = 1
+FILES = ("generator.safetensors", "critic.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json")
 NAME = re.compile(r"kimg-(\d{6,}(?:\.\d+)?)")
 
 
@@ -94,7 +95,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     try:
         text = (folder / "manifest.json").read_bytes()
         manifest = json.loads(text)
-        for name, expected in manifest["sha256"].items():
+        hashes = {name: str(manifest["sha256"][name]) for name in FILES}
+        for name, expected in hashes.items():
             found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
             if found != expected:
                 raise UserError(
@@ -104,7 +106,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         state = json.loads((folder / "state.json").read_bytes())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"checkpoint {folder}: not a whole checkpoint of this program ({error}); delete the folder"
+            f"checkpoint {folder}: not a whole checkpoint of this program ({error}); "
+            "delete the folder to go on from the checkpoint before it"
         ) from None
     if manifest.get("format") != FORMAT or state.get("format") != FORMAT:
         raise UserError(

@@ -112,7 +112,7 @@ class Model:
     def _code_value(self, name: str, value: float) -> float:
         code = self.codes.codes[name]
         if isinstance(code, CategoricalCode) and (value != int(value) or not 0 <= value < code.ways):
-            raise UserError(f"code {name}={value}: must be a category from 0 to {code.ways - 1}")
+            raise UserError(f"code {name}={value:g}: must be a category from 0 to {code.ways - 1}")
         return value
 
 

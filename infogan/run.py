@@ -1,11 +1,15 @@
 """A run's folder: what it was told to do, what may change when it goes on, and where it happened."""
 
+import errno
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +23,7 @@ from infogan import settings
 from infogan.checkpoint import Checkpoint
 from infogan.config import RunConfig, digest, identity, to_plain
 from infogan.engine import Engine
-from shards import Dataset, atomic
+from shards import atomic
 from shards.errors import UserError
 
 PACKAGES = (
@@ -78,6 +82,26 @@ def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None) -
     atomic.write_json(path, {"format": 1, "starts": [*starts, environment(engine) | {"from": origin}]})
 
 
+@contextmanager
+def only_writer(run: Path) -> Iterator[None]:
+    """Hold a run's folder against a second process that would train it; the system lets go when this one ends.
+
+    Where the file system has no locks, nothing is held.
+    """
+    with atomic.explained(run):
+        run.mkdir(parents=True, exist_ok=True)
+        file = open(run / ".writer", "wb")  # noqa: SIM115  # closed below
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"run {run}: another process is training it; wait for it, or say --run DIR") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+                raise
+        yield
+
+
 def began_from(run: Path, source: str) -> bool:
     """Whether a run was started with the weights of `source`: then the same command goes on with it."""
     path = run / "environment.json"
@@ -121,11 +145,6 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def check_data(config: RunConfig, dataset: Dataset) -> RunConfig:
-    """The config with its data set pinned by digest."""
-    return replace(config, data=replace(config.data, digest=dataset.manifest.digest))
 
 
 def _version(package: str) -> str | None:

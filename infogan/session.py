@@ -4,6 +4,7 @@ import copy
 import gc
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from shards import Dataset, open_dataset
 from shards.errors import UserError
 
 Say = Callable[[str], None]
+
+# What a CPU's allocators say, who have no error class of their own: torch's, oneDNN's (for its scratch space), C++'s.
+ALLOCATION_FAILED = ("can't allocate memory", "could not create a primitive", "bad_alloc")
 
 
 def train(settings: Settings, run: Path | None = None, *, start_from: str | None = None, say: Say = print) -> Outcome:
@@ -40,7 +44,8 @@ def train(settings: Settings, run: Path | None = None, *, start_from: str | None
         config = replace(engine.config, data=replace(engine.config.data, digest=dataset.manifest.digest))
         if saved is not None:
             runs.refuse_changes(run, config, saved)
-        return _train(engine, config, run, dataset, start_from, say)
+        with runs.only_writer(run) if engine.is_main else nullcontext():
+            return _train(engine, config, run, dataset, start_from, say)
     finally:
         engine.close()
 
@@ -103,7 +108,9 @@ def _go_on(
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ALLOCATION_FAILED
+    )
 
 
 def _memory_advice(engine: Engine, config: RunConfig) -> UserError:

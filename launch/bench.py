@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from infogan.config import RunConfig
     from infogan.engine import Engine
     from infogan.learner import Learner
-    from infogan.settings import Settings
     from launch.plain_loop import PlainDataset
     from shards import BatchStream, Dataset, Reader
 
@@ -98,20 +98,19 @@ def train(words: tuple[str, ...], data: Path | None, updates: int, rounds: int, 
     from shards import atomic
 
     preset, overrides = _preset_and_overrides(words)
+    config = settings.load(preset, overrides).config
     if data is not None:
-        overrides.append(f"data.path={data}")
-    result = bench_train(
-        settings.load(preset, overrides), preset, updates, rounds, lambda line: click.echo(line, err=True)
-    )
+        config = replace(config, data=replace(config.data, path=str(data)))
+    result = bench_train(config, preset, updates, rounds, lambda line: click.echo(line, err=True))
     click.echo("\n".join(table(result)))
     if json_file is not None:
         atomic.write_json(json_file, result)
 
 
 def bench_train(
-    settings: Settings, preset: str, updates: int, rounds: int, say: Callable[[str], None]
+    config: RunConfig, preset: str, updates: int, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run the three in turns.
+    """Run the three in turns; `preset` is the name of the config, `say` prints a line.
 
     Returns the JSON document of `--json`. A spread is {"median", "min", "max", "rounds"}, the last with one
     number per round; a ratio is taken within each round.
@@ -126,8 +125,8 @@ def bench_train(
     - `ratios`: `ours/plain` and `ours/limit`, spreads of ratios of images/s.
 
     Raises:
-        UserError: no data set, one that does not fit the network or is smaller than a batch, or several
-            processes.
+        UserError: no data set, one that does not fit the network or is smaller than a batch, several
+            processes, or fp64.
     """
     import torch
 
@@ -137,8 +136,10 @@ def bench_train(
     from infogan.engine import Engine
     from shards import workers
 
-    dataset = _open(settings.config)
-    engine = Engine(settings.config)
+    if config.precision == "fp64":
+        raise UserError("precision: fp64: the plain loop that ours is timed against has fp32; use fp32, bf16 or auto")
+    dataset = _open(config)
+    engine = Engine(config)
     with closing(engine), ExitStack() as stack:
         config = engine.config
         if engine.world > 1:
@@ -270,15 +271,14 @@ def _plain_dataset(reader: Reader, config: RunConfig) -> PlainDataset:
 
 def _open(config: RunConfig) -> Dataset:
     from infogan.model import check_identity
-    from shards import open_dataset
+    from shards import open_dataset, sources
 
     path = Path(config.data.path)
     if not config.data.path or not path.exists():
-        name = path.name or "mnist"
+        source = path.name if path.name in sources.names() else "SOURCE"
         raise UserError(
             f"data {config.data.path or '(none)'}: no data set there; make it with "
-            f"`infogan shards build {name} --out {config.data.path or f'data/{name}'}`, "
-            "or name another with --data DIR"
+            f"`infogan shards build {source} --out {config.data.path or 'DIR'}`, or name another with --data DIR"
         )
     dataset = open_dataset(path)
     check_identity(config, dataset)

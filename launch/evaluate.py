@@ -7,14 +7,10 @@ import click
 
 @click.command(name="evaluate", short_help="Measure a run and write its report.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="The data set's folder, where it is not the run's own."
-)
+@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder, where it is not the run's own.")
 @click.option("--which", default="latest", show_default=True, help="Checkpoint: latest, best, or its kimg.")
 @click.option("--split", default="test", show_default=True, help="The real images to measure against.")
-@click.option(
-    "--samples", type=int, help="Generated images.  [default: as many as the split has, at least 10,000]"
-)
+@click.option("--samples", type=int, help="Generated images.  [default: as many as the split has, at least 10,000]")
 @click.option("--weights", type=click.Path(path_type=Path), help="Inception weights, for FID, KID and IS.")
 @click.option(
     "--only",
@@ -38,8 +34,8 @@ def command(
 ) -> None:
     """Measure RUN, a run folder or an exported model, and write report.html and report.json.
 
-    Accuracy, NMI and ARI of the categorical codes against the labels; the mutual information held by each code;
-    distances of generated images from real ones; and how often an image shows what its code claims.
+    Accuracy, NMI and ARI of the categorical codes against the labels; the mutual information in each code; the
+    distance of generated images from real ones; and how often an image shows what its code claims.
     """
     from infogan import load
     from infogan.evaluation import Options, evaluate_run, write

@@ -36,6 +36,8 @@ from shards.errors import DataError
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
+SKIPPED = "skipped.json"  # beside it where unreadable images were left out: their names, and why
+BUILD_FOLDER = ".build"  # beside the shards while a build is at work, see shards.writer
 ENCODINGS = ("png", "npy", "jpg")
 _KEYS = ("format", "name", "source", "image", "classes", "factors", "splits", "digest", "made_with", "seal")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")

@@ -19,10 +19,9 @@ from webdataset.writer import TarWriter
 from shards import atomic, decode, index
 from shards.errors import DataError
 from shards.layout import Decoded, Layout, sample_digest
-from shards.manifest import ImageSpec
+from shards.manifest import BUILD_FOLDER, ImageSpec
 from shards.sources import Sample, Source, UnreadableImage
 
-BUILD_FOLDER = ".build"
 _OWNER = "infogan"
 _NOTE_EVERY = (
     0.2  # seconds between a worker's signs of life; also how soon it notices that the build was killed

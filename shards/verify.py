@@ -17,9 +17,7 @@ from shards.dataset import extra_shards
 from shards.errors import DataError
 from shards.integrity import REBUILD, STAMPS, Fault, data_faults, quick_faults
 from shards.layout import DatasetDigest, Layout, sample_digest
-from shards.manifest import FILE_NAME, Manifest, Shard
-from shards.shardfile import BUILD_FOLDER
-from shards.writer import SKIPPED
+from shards.manifest import BUILD_FOLDER, FILE_NAME, SKIPPED, Manifest, Shard
 
 __all__ = ["Fault", "verify"]
 

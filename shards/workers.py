@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from shards.errors import DataError, UserError
 
 _owned: weakref.WeakSet[Connection] = weakref.WeakSet()
+_PATIENCE = 3.0  # seconds for a worker to leave by itself
 _KINDS = {"DataError": DataError, "UserError": UserError}
 Job = Callable[[Any, Callable[[Any], None]], Any]
 
@@ -32,10 +33,8 @@ def available_cores() -> int:
 
 
 def _serve(connection: Connection, job: Job) -> None:
-    for other in list(
-        _owned
-    ):  # forked copies of the owner's ends: kept open, no worker would see the owner go
-        other.close()
+    for inherited in list(_owned):  # while any copy of the owner's end is open, its worker cannot see it go
+        inherited.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
@@ -57,8 +56,7 @@ def _serve(connection: Connection, job: Job) -> None:
 
 
 class Workers:
-    """`count` processes that each run `job(task, note)`; `note(value)` reports on the way, the result ends
-    the task."""
+    """`count` processes that each run `job(task, note)`: notes on the way, and the result at the end."""
 
     def __init__(self, job: Job, count: int) -> None:
         context = multiprocessing.get_context("fork")
@@ -88,8 +86,7 @@ class Workers:
         """Runs all tasks; yields ("note", value) and ("done", result) as they come, in no particular order.
 
         Raises:
-            UserError, DataError: as the job raised it. RuntimeError: any other failure, or a worker that
-            died.
+            UserError, DataError: as the job raised it, or a worker died. RuntimeError: any other failure.
         """
         queue, idle, busy = iter(tasks), list(self.connections), set[Connection]()
         while True:
@@ -105,38 +102,47 @@ class Workers:
                 return
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                kind, value = self.receive(ready)
+                kind, value = _result(*self._reply(ready))
                 if kind == "done":
                     busy.remove(ready)
                     idle.append(ready)
                 yield kind, value
 
     def spread(self, wanted: NDArray[np.int64]) -> list[Any]:
-        """Cuts an array into one piece per worker; the results of all pieces, in order."""
+        """Cuts an array into one piece per worker; the results of all pieces, in order. Raises as `run` does."""
         pieces = [piece for piece in np.array_split(wanted, len(self.connections)) if len(piece)]
         pairs = list(zip(self.connections, pieces, strict=False))
         for connection, piece in pairs:
             connection.send(piece)
-        return [self.receive(connection)[1] for connection, _ in pairs]
+        replies = [
+            self._reply(connection) for connection, _ in pairs
+        ]  # all, before the first failure is raised
+        return [_result(*reply)[1] for reply in replies]
 
-    def receive(self, connection: Connection) -> tuple[str, Any]:
-        """One message of a worker; raises what it failed with."""
+    def _reply(self, connection: Connection) -> tuple[str, Any]:
         try:
             kind, value = connection.recv()
         except (EOFError, ConnectionResetError):
-            raise RuntimeError(
-                "a worker process died (killed, or out of memory): use fewer workers"
-            ) from None
-        if kind == "failed":
-            name, text = value
-            raise _KINDS.get(name, RuntimeError)(text)
+            return "failed", (
+                "UserError",
+                "a worker process died (killed, or out of memory): use fewer workers",
+            )
         return kind, value
 
     def close(self) -> None:
-        """Ends the workers, at once."""
+        """Ends the workers: they see their pipes close, tidy up what they were writing, and leave."""
         for connection in self.connections:
             connection.close()
         for process in self._processes:
+            process.join(_PATIENCE)
             process.terminate()
             process.join()
         self.connections, self._processes = [], []
+
+
+def _result(kind: str, value: Any) -> tuple[str, Any]:
+    """A worker's message, or the error that it reports."""
+    if kind == "failed":
+        name, text = value
+        raise _KINDS.get(name, RuntimeError)(text)
+    return kind, value

@@ -29,12 +29,11 @@ from shards.buildlock import BuildLock
 from shards.errors import DataError, UserError
 from shards.integrity import STAMPS, quick_faults
 from shards.layout import DatasetDigest, Layout
-from shards.manifest import FILE_NAME, ImageSpec, Manifest, Shard, Split
-from shards.shardfile import BUILD_FOLDER, ShardJob, Task
+from shards.manifest import BUILD_FOLDER, FILE_NAME, SKIPPED, ImageSpec, Manifest, Shard, Split
+from shards.shardfile import ShardJob, Task
 from shards.sources import Source
 from shards.workers import Workers, available_cores
 
-SKIPPED = "skipped.json"
 ENCODINGS = ("png", "npy")
 
 

@@ -22,24 +22,18 @@ if TYPE_CHECKING:
 def measure(context: Context) -> Outcome:
     """`agreement/<code>[classifier]`, and a table per class."""
     if not context.classes:
-        return Outcome(
-            notes=["agreement of codes and images: the data set has no labels, so there is no classifier"]
-        )
+        return Outcome(notes=["agreement of codes and images: the data set has no labels, so there is no classifier"])
     classifier = context.own_extractor
     logits = (
         context.drawn_features.logits
         if context.extractor is classifier
-        else extract(
-            classifier, lambda a, b: context.drawn.images[a:b], context.sample_count, "samples"
-        ).logits
+        else extract(classifier, lambda a, b: context.drawn.images[a:b], context.sample_count, "samples").logits
     )
     assert logits is not None
     read = logits.argmax(dim=1)
     outcome = Outcome()
     for name in context.model.codes.categorical:
-        shown, per_class = agreement(
-            read, context.drawn.values[name], context.matchings[name], len(context.classes)
-        )
+        shown, per_class = agreement(read, context.drawn.values[name], context.matchings[name], len(context.classes))
         n = sum(images for _, images in per_class)
         std = (shown * (1 - shown) / max(n, 1)) ** 0.5
         protocol = context.sampling_protocol(

@@ -40,27 +40,18 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
     label = escape(f"{title}: {', '.join(s.name for s in series)}")
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     for y in y_ticks:
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}"/>'
-        )
-        parts.append(
-            f'<text class="tick" x="{LEFT - 7}" y="{y_at(y) + 4:.1f}" text-anchor="end">{number(y)}</text>'
-        )
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y_at(y) + 4:.1f}" text-anchor="end">{number(y)}</text>')
     for x in x_ticks:
         parts.append(
-            f'<text class="tick" x="{x_at(x):.1f}" y="{HEIGHT - BOTTOM + 17}"'
-            f' text-anchor="middle">{number(x)}</text>'
+            f'<text class="tick" x="{x_at(x):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{number(x)}</text>'
         )
-    parts.append(
-        f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>'
-    )
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
     for order, s, points in curves:
         colour = f"c{order % COLOURS}"
         if s.ceiling is not None:
             level = f"{y_at(s.ceiling):.1f}"
-            parts.append(
-                f'<line class="ceiling {colour}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}"/>'
-            )
+            parts.append(f'<line class="ceiling {colour}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}"/>')
         path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in points)
         parts.append(f'<polyline class="curve {colour}" points="{path}"/>')
     parts.append(

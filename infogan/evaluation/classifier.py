@@ -12,11 +12,13 @@ from infogan.evaluation.trained import Recipe, Trained, batches, obtain, to_unit
 from shards import Dataset, Reader
 
 FEATURES = 64  # few enough that the covariance of a split of a few hundred images has full rank
-RECIPE = Recipe(version=1, images_per_epoch_of=3, fewest_images=60_000, most_images=300_000)
+RECIPE = Recipe(version=2, images_per_epoch_of=3, fewest_images=60_000, most_images=300_000)
 
 
 class Classifier(nn.Module):
     """A stride-2 convolution, 3x3 convolutions and pooling down to a side of at most 8, two FC layers."""
+
+    scale: Tensor
 
     def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__()
@@ -30,11 +32,12 @@ class Classifier(nn.Module):
         self.convolutions = nn.Sequential(*layers)
         self.features = nn.Linear(64 * 16, FEATURES)
         self.logits = nn.Linear(FEATURES, classes)
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, images: Tensor) -> Features:
-        """uint8 [n, C, H, W] => features [n, 64], after the ReLU, and logits [n, classes]."""
+        """uint8 [n, C, H, W] => features [n, 64], after the ReLU and in units of `scale`, and logits [n, classes]."""
         features = F.relu(self.features(self.convolutions(to_unit(images))))
-        return Features(features, self.logits(features))
+        return Features(features / self.scale, self.logits(features))
 
 
 def trained_classifier(
@@ -47,9 +50,7 @@ def trained_classifier(
     image = dataset.manifest.image
     classes = len(dataset.manifest.classes)
     network = Classifier(image.channels, image.height, image.width, classes)
-    return obtain(
-        f"{dataset.manifest.name}-classifier", network, loss, scores, dataset, recipe, device, only_cached
-    )
+    return obtain(f"{dataset.manifest.name}-classifier", network, loss, scores, dataset, recipe, device, only_cached)
 
 
 def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

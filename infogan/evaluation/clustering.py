@@ -40,7 +40,7 @@ class Clustering:
 
 
 def measure(context: Context) -> Outcome:
-    """`accuracy_<split>/<code>`, the same fitted on the split itself, NMI, ARI, and the contingency matrix."""
+    """`accuracy_<split>/<code>`, the same fitted on that split, NMI, ARI, and the contingency matrix."""
     name = context.dataset.manifest.name
     if not context.classes:
         if "accuracy" in context.options.only:
@@ -52,9 +52,7 @@ def measure(context: Context) -> Outcome:
     if not context.model.codes.categorical:
         return Outcome(notes=["accuracy, NMI, ARI: the model has no categorical code"])
     split, outcome = context.options.split, Outcome()
-    counts_by_code = context.contingencies(
-        context.reader(split), np.arange(context.real_count), f"{split} images"
-    )
+    counts_by_code = context.contingencies(context.reader(split), np.arange(context.real_count), f"{split} images")
     for code, counts in counts_by_code.items():
         matching = context.matchings[code]
         scored = score(counts, matching, context.options.seed)
@@ -75,9 +73,7 @@ def measure(context: Context) -> Outcome:
                 *scored.accuracy_fitted_here,
                 common | fitted_here,
             ),
-            Metric(
-                f"nmi_{split}/{code}", *scored.nmi, common | {"normalisation": "arithmetic mean of entropies"}
-            ),
+            Metric(f"nmi_{split}/{code}", *scored.nmi, common | {"normalisation": "arithmetic mean of entropies"}),
             Metric(f"ari_{split}/{code}", *scored.ari, common),
         ]
         outcome.tables.append(
@@ -135,9 +131,7 @@ def score(counts: Counts, matching: Matching, seed: int = 0) -> Clustering:
     draws = _resample(counts, seed)
     return Clustering(
         accuracy=_with_std(accuracy(counts, matching), [accuracy(draw, matching) for draw in draws]),
-        accuracy_fitted_here=_with_std(
-            accuracy(counts, match(counts)), [accuracy(d, match(d)) for d in draws]
-        ),
+        accuracy_fitted_here=_with_std(accuracy(counts, match(counts)), [accuracy(d, match(d)) for d in draws]),
         nmi=_with_std(nmi(counts), [nmi(draw) for draw in draws]),
         ari=_with_std(ari(counts), [ari(draw) for draw in draws]),
     )

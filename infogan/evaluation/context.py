@@ -125,9 +125,7 @@ class Context:
     @cached_property
     def drawn_features(self) -> Features:
         """Of the generated images, in order."""
-        return extract(
-            self.extractor, lambda start, stop: self.drawn.images[start:stop], self.sample_count, "samples"
-        )
+        return extract(self.extractor, lambda start, stop: self.drawn.images[start:stop], self.sample_count, "samples")
 
     @property
     def matching_images(self) -> int:
@@ -147,8 +145,7 @@ class Context:
         """Per categorical code, how many images carry each label, by the category that Q reads."""
         codes = self.model.codes
         found = {
-            name: np.zeros((codes.codes[name].input_width, len(self.classes)), np.int64)
-            for name in codes.categorical
+            name: np.zeros((codes.codes[name].input_width, len(self.classes)), np.int64) for name in codes.categorical
         }
         for start in progress(range(0, len(indices), CHUNK), f"reading codes of {what}"):
             batch = reader.gather(indices[start : start + CHUNK])

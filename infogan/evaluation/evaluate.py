@@ -115,9 +115,7 @@ def read_json(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); evaluate again") from None
     if content.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: format {content.get('format')}, this version reads {FORMAT}; evaluate again"
-        )
+        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; evaluate again")
     return content
 
 

@@ -73,8 +73,7 @@ class InceptionExtractor:
     @property
     def protocol(self) -> dict[str, Any]:
         return {
-            "extractor": "InceptionV3 (torch-fidelity), "
-            + ("original weights" if self.genuine else "other weights"),
+            "extractor": "InceptionV3 (torch-fidelity), " + ("original weights" if self.genuine else "other weights"),
             "extractor_sha256": self._digest,
             "resize": "to 299x299, bilinear as TensorFlow 1 does it, inside the extractor",
             "grey_to_rgb": "one channel repeated three times",

@@ -89,9 +89,7 @@ def _scores(context: Context, score: str, count: str, protocol: dict[str, Any]) 
     ):
         if features.logits is not None and len(features.logits) >= SCORE_SPLITS:
             value, std = class_score(features.logits)
-            metrics.append(
-                Metric(with_extractor(key, name), value, Uncertainty("splits", std, SCORE_SPLITS), where)
-            )
+            metrics.append(Metric(with_extractor(key, name), value, Uncertainty("splits", std, SCORE_SPLITS), where))
     return metrics
 
 
@@ -99,8 +97,7 @@ def _scores(context: Context, score: str, count: str, protocol: dict[str, Any]) 
 def extract(extractor: Extractor, images: Images, n: int, what: str = "images") -> Features:
     """Features (and logits, where the extractor has them) of `images(0, n)`, float32 on the CPU, in order."""
     chunks = [
-        extractor(images(start, min(start + CHUNK, n)))
-        for start in progress(range(0, n, CHUNK), f"reading {what}")
+        extractor(images(start, min(start + CHUNK, n))) for start in progress(range(0, n, CHUNK), f"reading {what}")
     ]
     logits = [chunk.logits for chunk in chunks if chunk.logits is not None]
     return Features(torch.cat([chunk.features for chunk in chunks]), torch.cat(logits) if logits else None)
@@ -158,8 +155,6 @@ def class_score(logits: Tensor) -> tuple[float, float]:
     Score.
     """
     if len(logits) < SCORE_SPLITS:
-        raise UserError(
-            f"classifier score: {len(logits)} images: at least {SCORE_SPLITS} are needed, one per split"
-        )
+        raise UserError(f"classifier score: {len(logits)} images: at least {SCORE_SPLITS} are needed, one per split")
     result = isc_features_to_metric(logits, splits=SCORE_SPLITS, shuffle=True, rng_seed=SHUFFLE_SEED)
     return result["inception_score_mean"], result["inception_score_std"]

@@ -56,9 +56,7 @@ def _samples(model: Model) -> Picture:
     images = generate(model.generator, latents, model.image_range)
     first = next(iter(model.codes.categorical), None)
     caption = (
-        "Generated images."
-        if first is None
-        else f"Generated images; each column holds one category of “{first}”."
+        "Generated images." if first is None else f"Generated images; each column holds one category of “{first}”."
     )
     return Picture("samples", caption, png(grid(images, 10, least_side=TILE)), "samples")
 

@@ -51,9 +51,7 @@ def measure(context: Context) -> Outcome:
 def bounds(model: Model, images: torch.Tensor, values: dict[str, torch.Tensor]) -> dict[str, float]:
     """Means over generated `images` (uint8 [n, C, H, W]) made from `values`: name of the number => nats."""
     posteriors = model.encode(images)
-    found = {
-        f"mi/{name}": float(nats.mean()) for name, nats in model.codes.bounds(posteriors, values).items()
-    }
+    found = {f"mi/{name}": float(nats.mean()) for name, nats in model.codes.bounds(posteriors, values).items()}
     for name, posterior in posteriors.items():
         if isinstance(posterior, ContinuousPosterior):
             error = float((posterior.mean - values[name]).square().mean())

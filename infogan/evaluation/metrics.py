@@ -80,9 +80,7 @@ def comparable(reports: Iterable[dict[str, Any]]) -> None:
             found = EXTRACTOR_IN_NAME.match(metric["name"])
             if found is None:
                 continue
-            first, first_where = extractors.setdefault(
-                (found["stem"], found["kind"]), (found["digest"], where)
-            )
+            first, first_where = extractors.setdefault((found["stem"], found["kind"]), (found["digest"], where))
             if first != found["digest"]:
                 raise UserError(
                     f"{found['stem']}: {first_where} was measured with {found['kind']}@{first}, {where} with"
@@ -91,9 +89,7 @@ def comparable(reports: Iterable[dict[str, Any]]) -> None:
                 )
     if len(data) > 1:
         listed = ", ".join(f"{where} ({digest[:12]})" for digest, where in data.items())
-        raise UserError(
-            f"reports of different data sets cannot stand in one table: {listed}; evaluate on the same one"
-        )
+        raise UserError(f"reports of different data sets cannot stand in one table: {listed}; evaluate on the same one")
 
 
 def find(metrics: Sequence[Metric], stem: str) -> Metric | None:

@@ -85,15 +85,13 @@ def write_page(report: Report, run: Path, folder: Path, banner: str = "") -> Pat
     return page
 
 
-def render(
-    report: Report, rows: Sequence[dict[str, Any]], environment: dict[str, Any], banner: str = ""
-) -> str:
+def render(report: Report, rows: Sequence[dict[str, Any]], environment: dict[str, Any], banner: str = "") -> str:
     """The page as text. `rows`: the run's log. `environment`: name => value, shown as it is."""
     templates = Environment(
         loader=PackageLoader("infogan.evaluation"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    templates.filters |= {"data_uri": data_uri, "protocol_value": protocol_value}
+    templates.filters |= {"data_uri": data_uri, "protocol_value": protocol_value, "subscript": subscript}
     kinds = ("samples", "traversal", "classes")
     by_kind = {kind: [picture for picture in report.pictures if picture.kind == kind] for kind in kinds}
     agreement = next((table for table in report.tables if table["kind"] == "agreement_by_class"), None)
@@ -102,9 +100,7 @@ def render(
         banner=banner,
         tiles=tiles(report),
         pictures=by_kind,
-        agreement={}
-        if agreement is None
-        else dict(zip(agreement["classes"], agreement["agreement"], strict=True)),
+        agreement={} if agreement is None else dict(zip(agreement["classes"], agreement["agreement"], strict=True)),
         charts=charts(rows, {name: code.get("ceiling") for name, code in _ceilings(report).items()}),
         matrices=[_matrix(table) for table in report.tables if table["kind"] == "code_to_class"],
         groups=_groups(report.metrics),
@@ -130,15 +126,11 @@ def tiles(report: Report) -> list[Tile]:
         metric = find(report.metrics, stem)
         if metric is not None:
             spread = words(metric).spread
-            found.append(
-                Tile(label, words(metric).value, f"{spread}, {context}" if spread else context, metric.value)
-            )
+            found.append(Tile(label, words(metric).value, f"{spread}, {context}" if spread else context, metric.value))
     distance = find(report.metrics, "frechet") or find(report.metrics, "fid")
     if distance is not None:
         floor = distance.protocol.get("floor")
-        context = (
-            "lower is better" if floor is None else f"floor {printed('frechet', floor)}; lower is better"
-        )
+        context = "lower is better" if floor is None else f"floor {printed('frechet', floor)}; lower is better"
         found.append(Tile("Fréchet distance", words(distance).value, context))
     return found
 
@@ -147,15 +139,11 @@ def charts(rows: Sequence[dict[str, Any]], ceilings: dict[str, float | None]) ->
     """Losses, L_I per code, and validation scores, over images seen; those without data are left out."""
 
     def series(key: str, name: str, ceiling: float | None = None) -> Series:
-        return Series(
-            name, [(row["kimg"], row[key]) for row in rows if isinstance(row.get(key), int | float)], ceiling
-        )
+        return Series(name, [(row["kimg"], row[key]) for row in rows if isinstance(row.get(key), int | float)], ceiling)
 
     losses = [series("loss/generator", "generator"), series("loss/critic", "critic")]
     information = [series(f"mi/{name}", name, ceiling) for name, ceiling in ceilings.items()]
-    keys = sorted(
-        {key for row in rows for key in row if key.startswith(("validation/accuracy/", "validation/nmi/"))}
-    )
+    keys = sorted({key for row in rows for key in row if key.startswith(("validation/accuracy/", "validation/nmi/"))})
     scores = [series(key, key.removeprefix("validation/").replace("/", " of ")) for key in keys]
     dotted = "Dotted: the most that a code can hold." if any(c is not None for c in ceilings.values()) else ""
     drawn = [
@@ -192,6 +180,11 @@ def data_uri(picture: Picture) -> str:
     return "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii")
 
 
+def subscript(text: str) -> Markup:
+    """The text with the I of L_I set below the line."""
+    return Markup("L<sub>I</sub>").join(text.split("L_I"))
+
+
 def protocol_value(value: Any) -> str:
     """A protocol entry as printed."""
     if isinstance(value, float):
@@ -214,9 +207,7 @@ def _ceilings(report: Report) -> dict[str, dict[str, float | None]]:
 def _groups(metrics: Sequence[Metric]) -> list[tuple[str, list[tuple[Metric, Words]]]]:
     listed = [(metric, words(metric)) for metric in metrics]
     return [
-        (title, rows)
-        for key, title in GROUPS.items()
-        if (rows := [pair for pair in listed if pair[1].group == key])
+        (title, rows) for key, title in GROUPS.items() if (rows := [pair for pair in listed if pair[1].group == key])
     ]
 
 
@@ -230,8 +221,6 @@ def _matrix(table: dict[str, Any]) -> dict[str, Any]:
             {"count": count, "share": count / total, "matched": matching.get(category) == label}
             for label, count in enumerate(counts)
         ]
-        rows.append(
-            {"category": category, "label": matching.get(category), "cells": cells, "total": sum(counts)}
-        )
+        rows.append({"category": category, "label": matching.get(category), "cells": cells, "total": sum(counts)})
     rows.sort(key=lambda row: (row["label"] is None, row["label"] or 0))
     return {"code": table["code"], "split": table["split"], "classes": table["classes"], "rows": rows}

@@ -28,6 +28,4 @@ def draw(model: Model, n: int, seed: int, purpose: str) -> Drawn:
         latents = model.codes.sample(CHUNK, generator(seed, f"latents/{purpose}", start))[: n - start]
         images.append(generate(model.generator, latents, model.image_range, chunk=CHUNK))
         values.append(latents.values)
-    return Drawn(
-        torch.cat(images), {name: torch.cat([part[name] for part in values]) for name in model.codes.codes}
-    )
+    return Drawn(torch.cat(images), {name: torch.cat([part[name] for part in values]) for name in model.codes.codes})

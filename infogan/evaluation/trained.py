@@ -10,6 +10,7 @@ evaluations read the same file.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -167,9 +168,7 @@ def fixed_arithmetic(threads: int) -> Iterator[None]:
 
 def _train(network: nn.Module, loss: Loss, dataset: Dataset, recipe: Recipe, kind: str) -> None:
     reader = open_reader(dataset, "train")
-    images_seen = min(
-        max(recipe.images_per_epoch_of * reader.samples, recipe.fewest_images), recipe.most_images
-    )
+    images_seen = min(max(recipe.images_per_epoch_of * reader.samples, recipe.fewest_images), recipe.most_images)
     steps = max(1, images_seen // recipe.batch)
     _initialise(network, generator(recipe.seed, f"extractor/{kind}/init"))
     network.train()
@@ -184,6 +183,15 @@ def _train(network: nn.Module, loss: Loss, dataset: Dataset, recipe: Recipe, kin
         optimizer.step()
         schedule.step()
     network.eval()
+    _set_scale(network, reader)
+
+
+@torch.no_grad()
+def _set_scale(network: nn.Module, reader: Reader) -> None:
+    """Choose the features' unit: their mean variance over (at most 5,000) training images becomes 1."""
+    chunks = [network(images).features for images, _ in itertools.islice(batches(reader), 5_000 // READ_CHUNK)]
+    scale: Tensor = network.get_buffer("scale")
+    scale.copy_(torch.cat(chunks).double().var(dim=0).mean().sqrt())
 
 
 def _rate(progress_made: float) -> float:
@@ -200,9 +208,7 @@ def _order(samples: int, seed: int) -> Iterator[int]:
 def _initialise(network: nn.Module, draws: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(
-                module.weight, std=math.sqrt(2 / _fan_in(module)), generator=draws
-            )  # He et al. 2015
+            nn.init.normal_(module.weight, std=math.sqrt(2 / _fan_in(module)), generator=draws)  # He et al. 2015
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

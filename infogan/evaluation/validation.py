@@ -43,10 +43,7 @@ def validation_score(model: Model, dataset: Dataset) -> dict[str, float]:
 
 def _information(model: Model) -> dict[str, float]:
     drawn = draw(model, MOST_IMAGES, 0, "validation")
-    return {
-        f"validation/{name}": nats
-        for name, nats in information.bounds(model, drawn.images, drawn.values).items()
-    }
+    return {f"validation/{name}": nats for name, nats in information.bounds(model, drawn.images, drawn.values).items()}
 
 
 def _frechet(context: Context, real: np.ndarray) -> dict[str, float]:
@@ -55,13 +52,9 @@ def _frechet(context: Context, real: np.ndarray) -> dict[str, float]:
     if extractor is None or len(real) < 2:
         return {}
     images = context.reader(SPLIT).gather(real).images
-    features = extract(
-        extractor, lambda start, stop: images[start:stop], len(real), "validation images"
-    ).features
+    features = extract(extractor, lambda start, stop: images[start:stop], len(real), "validation images").features
     drawn = draw(context.model, MOST_IMAGES, 0, "validation")
-    generated = extract(
-        extractor, lambda start, stop: drawn.images[start:stop], MOST_IMAGES, "samples"
-    ).features
+    generated = extract(extractor, lambda start, stop: drawn.images[start:stop], MOST_IMAGES, "samples").features
     name = with_extractor(f"validation/frechet{count_in_name(MOST_IMAGES)}", extractor.name)
     return {name: frechet_distance(features, generated)}
 

@@ -31,9 +31,7 @@ def measure(context: Context) -> Outcome:
             del protocol[unused]
         value = float(each.square().mean().sqrt())
         error = float(each.square().std() / (2 * max(value, 1e-9) * BASES**0.5))  # of a root, to first order
-        outcome.metrics.append(
-            Metric(f"variation/{name}", value, Uncertainty("latent draws", error, BASES), protocol)
-        )
+        outcome.metrics.append(Metric(f"variation/{name}", value, Uncertainty("latent draws", error, BASES), protocol))
     return outcome
 
 

@@ -61,13 +61,7 @@ def take_apart(name: str) -> tuple[str, str, str]:
 def _title(stem: str, where: str, code: str) -> tuple[str, str]:
     split, _, manner = where.partition("_")
     on = f" on {split}" if split else ""
-    fitted = (
-        f", matched on {split} itself"
-        if manner.startswith("fitted")
-        else ", matched on train"
-        if split
-        else ""
-    )
+    fitted = f", matched on {split} itself" if manner.startswith("fitted") else ", matched on train" if split else ""
     quality = {
         "frechet": "Fréchet distance",
         "fid": "Fréchet Inception distance",

@@ -1,8 +1,8 @@
 """`digits`: the 1,797 handwritten digits that scikit-learn carries, at MNIST's size. Needs no download.
 
 The originals are 8x8 with 17 levels, counts of ink in 4x4 blocks of a 32x32 scan. They are enlarged to 20x20,
-MNIST's own box, by a smooth filter, their contrast raised to strokes that are white at the core as MNIST's are,
-and set in the middle of 28x28 black.
+MNIST's own box, by a smooth filter, their contrast raised to strokes that are white at the core as MNIST's
+are, and set in the middle of 28x28 black.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Digits(Source):
         self.shape = (28, 28, 1)
         self.classes = tuple(str(digit) for digit in range(10))
         positions = np.arange(len(self._raw))
-        place = np.empty_like(positions)  # of each image among those of its digit, so that all splits are balanced
+        place = np.empty_like(
+            positions
+        )  # of each image among those of its digit, so that all splits are balanced
         for digit in range(10):
             place[self._labels == digit] = np.arange(np.count_nonzero(self._labels == digit))
         test = place % _TEST_EVERY == _TEST_EVERY - 1

@@ -61,7 +61,8 @@ def test_an_unknown_source_lists_the_valid_ones() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    program = "import sys, launch.datasets; print([m for m in ('numpy', 'torch', 'PIL', 'tqdm') if m in sys.modules])"
+    heavy = ("numpy", "torch", "PIL", "tqdm")
+    program = f"import sys, launch.datasets; print([name for name in {heavy} if name in sys.modules])"
     here = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=True

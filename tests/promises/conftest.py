@@ -119,6 +119,12 @@ def infogan(_server: subprocess.Popen[str], tmp_path: Path) -> Infogan:
 
 
 @pytest.fixture(scope="session")
+def infogan_in(_server: subprocess.Popen[str]) -> Callable[[Path], Infogan]:
+    """The command in a folder of one's choice."""
+    return lambda folder: Infogan(_server, folder)
+
+
+@pytest.fixture(scope="session")
 def environment() -> Callable[..., dict[str, str]]:
     """The environment for a process that a test starts by itself."""
     return clean_environment

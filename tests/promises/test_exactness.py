@@ -38,11 +38,16 @@ atomic.shutil.rmtree = counting(atomic.shutil.rmtree)
 """
 
 
-@pytest.fixture
-def never_stopped(infogan: Any, tiny_preset: Path, left_by: Callable[[Path], Any]) -> Any:
+@pytest.fixture(scope="session")
+def never_stopped(tiny_run: Path, left_by: Callable[[Path], Any]) -> Any:
     """What a run of the tiny preset leaves behind that was never stopped."""
-    infogan.good("train", str(tiny_preset), "--run", "whole")
-    return left_by(infogan.folder / "whole")
+    return left_by(tiny_run)
+
+
+def stamps(run: Path) -> dict[Path, tuple[int, int]]:
+    """Every file of a run, and what changes when it is written; but for the empty one by which a process holds the run."""
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != ".writer")
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
 
 
 def rows(run: Path) -> int:
@@ -166,10 +171,10 @@ def test_a_second_ctrl_c_interrupts_at_once(infogan: Any, tiny_preset: Path) -> 
 def test_a_finished_run_says_so_and_changes_nothing(infogan: Any, tiny_preset: Path) -> None:
     run = infogan.folder / "done"
     infogan.good("train", str(tiny_preset), "--run", "done")
-    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")}
+    before = stamps(run)
     said = infogan.good("train", str(tiny_preset), "--run", "done")
     assert "already finished: done/checkpoints/kimg-000000.320 is at 0.32 kimg; to train longer, say a later stop" in said
-    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")} == before
+    assert stamps(run) == before
 
 
 def test_a_run_killed_while_it_finishes_is_finished_by_the_same_command(
@@ -214,12 +219,12 @@ def test_a_run_goes_on_by_its_folder_alone(
 def test_a_run_under_another_identity_is_refused_and_the_field_named(
     infogan: Any, tiny_preset: Path, tiny_run: Path, override: str, named: str
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+    before = stamps(tiny_run)
     ended = infogan("train", str(tiny_preset), "--run", str(tiny_run), "stop=80 updates", override)
     assert ended.code == 2
     assert named in ended.error
     assert "change it back, or start another run with --run DIR" in ended.error
-    assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before
+    assert stamps(tiny_run) == before
 
 
 def test_a_run_that_has_learned_nothing_yet_may_still_change(infogan: Any, tiny_preset: Path) -> None:
@@ -259,7 +264,18 @@ def test_weights_that_are_not_there_are_refused_and_leave_no_run(
     ended = infogan("train", str(tiny_preset), "--run", "new", "--from", source.format(run=tiny_run))
     assert ended.code == 2
     assert said in ended.error
-    assert not (infogan.folder / "new").exists()
+    assert not (infogan.folder / "new" / "config.yaml").exists()
+
+
+def test_a_run_begun_with_anothers_weights_goes_on_by_the_same_command(
+    infogan: Any, tiny_preset: Path, tiny_run: Path, left_by: Callable[[Path], Any]
+) -> None:
+    command = ("train", str(tiny_preset), "--from", f"{tiny_run}@0.24", "stop=10 updates", "checkpoint.every_kimg=0.04")
+    infogan.good(*command, "--run", "straight")
+    die = "import os, infogan.trainer as t\nt.Trainer.finish = lambda *arguments: os.kill(os.getpid(), 9)"
+    assert infogan(*command, "--run", "killed", before=die).code == -9
+    assert "resuming from" in infogan.good(*command, "--run", "killed")
+    assert_equal(left_by(infogan.folder / "killed"), left_by(infogan.folder / "straight"), "killed with --from")
 
 
 def test_weights_are_not_taken_over_a_runs_own(infogan: Any, tiny_preset: Path, tiny_run: Path) -> None:

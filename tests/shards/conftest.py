@@ -29,7 +29,7 @@ class PatternOptions:
 
 
 class Pattern(Source):
-    """Images whose pixels are a fixed function of split and position: what is read back can be worked out anew."""
+    """Images whose pixels are a fixed function of split and position: anyone can work them out anew."""
 
     kind = "pattern"
     Options = PatternOptions
@@ -73,7 +73,7 @@ def _master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(_master: Path, tmp_path: Path) -> Path:
-    """A data set of one's own to read or to break: 100 train samples in four shards, 20 test samples in one."""
+    """A data set to read or to break: 100 train samples in four shards, 20 test samples in one."""
     shutil.copytree(_master, tmp_path / "pattern")
     return tmp_path / "pattern"
 

@@ -61,7 +61,7 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 def test_a_kill_at_any_step_of_a_replacement_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
-    """Stops before the 1st, 2nd, ... system call that moves or removes something, and looks at what is there."""
+    """Stops before the 1st, 2nd, ... call that moves or removes something, and looks at what is there."""
 
     class Killed(BaseException):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -175,22 +176,28 @@ def test_an_error_while_prefetching_reaches_the_consumer(dataset: Dataset) -> No
 
 def test_time_waited_is_what_the_consumer_waited() -> None:
     class Slow:
-        samples, prefetch = 10, False
+        samples, prefetch, calls = 10, False, 0
         device = torch.device("cpu")
 
         def gather(self, indices: np.ndarray) -> Batch:
             time.sleep(0.05)
+            self.calls += 1
             return Batch(torch.empty(0), torch.empty(0), indices, None)
 
-    for prefetch, low, high in ((False, 0.15, 0.6), (True, 0.0, 0.12)):
+    for prefetch in (False, True):
         slow = Slow()
         slow.prefetch = prefetch
         with BatchStream(slow, Plan([10], seed=0), batch=2) as stream:  # type: ignore[arg-type]
-            if prefetch:
-                time.sleep(0.4)  # the thread has three batches ready by now
+            while (
+                prefetch and slow.calls < 4
+            ):  # three are ready by then, and the fourth is waiting for a place
+                time.sleep(0.01)
+            begun = time.perf_counter()
             for _ in range(3):
                 next(stream)
-            assert low <= stream.time_waited <= high
+            elapsed = time.perf_counter() - begun
+            assert stream.time_waited <= elapsed
+            assert (stream.time_waited >= 0.15) is not prefetch
 
 
 def test_auto_takes_memory_where_there_is_enough(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,3 +234,24 @@ def test_a_split_that_is_not_there_lists_those_that_are(dataset: Dataset) -> Non
     ):
         with pytest.raises(UserError, match=message):
             open_reader(dataset, "train", **options)
+
+
+def test_a_failed_gather_leaves_the_reader_in_step(dataset: Dataset) -> None:
+    opened = open_reader(dataset, "train", kind="indexed", workers=2)
+    path = dataset.root / dataset.split("train").shards[0].name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2000] + bytes(len(whole) - 2000))
+    with pytest.raises(DataError):
+        opened.gather(np.array([5, 6, 40, 41]))
+    batch = opened.gather(np.array([50, 51, 60, 61]))
+    assert batch.labels.tolist() == [50 % 3, 51 % 3, 60 % 3, 61 % 3]
+    opened.close()
+
+
+def test_a_worker_that_dies_is_one_line(dataset: Dataset) -> None:
+    opened = open_reader(dataset, "train", kind="indexed", workers=2)
+    os.kill(opened._pool._processes[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="worker process died"):
+        for _ in range(2):
+            opened.gather(np.arange(20))
+    opened.close()

@@ -50,7 +50,7 @@ def write_photos(folder: Path, number: int = 12) -> None:
         Image.fromarray(pixels).save(folder / f"photo{i:02d}.png")
 
 
-# One small example of each source's raw data; a new source adds a line, and every contract below holds for it too.
+# A small example of each source's raw data; a new source adds a line, and every contract below covers it.
 def _idx(folder: Path) -> dict[str, Any]:
     write_mnist(folder)
     return {"path": str(folder)}

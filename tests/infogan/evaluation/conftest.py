@@ -102,9 +102,7 @@ def tiny_model(dataset: Dataset) -> Model:
     config.network.initialise(generator, torch.Generator().manual_seed(1))
     config.network.initialise(critic, torch.Generator().manual_seed(2))
     manifest = dataset.manifest
-    origin = Origin(
-        "tiny-seed0", 64.0, 500, "c" * 64, manifest.name, manifest.digest, tuple(manifest.classes)
-    )
+    origin = Origin("tiny-seed0", 64.0, 500, "c" * 64, manifest.name, manifest.digest, tuple(manifest.classes))
     reader = open_reader(dataset, "train")
     return snapshot(config, generator, critic, reader, origin, torch.device("cpu"))
 
@@ -113,9 +111,7 @@ def tiny_model(dataset: Dataset) -> Model:
 def quick_extractors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let an evaluation train its extractor for seconds rather than minutes."""
     monkeypatch.setattr(context, "trained_classifier", partial(classifier.trained_classifier, recipe=QUICK))
-    monkeypatch.setattr(
-        context, "trained_autoencoder", partial(autoencoder.trained_autoencoder, recipe=QUICK)
-    )
+    monkeypatch.setattr(context, "trained_autoencoder", partial(autoencoder.trained_autoencoder, recipe=QUICK))
     yield
 
 
@@ -126,10 +122,8 @@ def quick() -> Recipe:
 
 @pytest.fixture
 def images() -> Tensor:
-    """uint8 [300, 1, 28, 28], reproducible."""
-    return torch.randint(
-        0, 256, (300, 1, 28, 28), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
-    )
+    """uint8 [300, 1, 28, 28], noise."""
+    return torch.randint(0, 256, (300, 1, 28, 28), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 
 
 @pytest.fixture

@@ -91,8 +91,9 @@ def test_an_evaluation_measures_states_its_protocol_and_repeats_to_the_bit(
     assert report.as_json() == again.as_json()
     names = [metric.name.partition("[")[0] for metric in report.metrics]
     for name in (
-        "mi/digit", "mi_best_std/c1", "accuracy_test/digit", "accuracy_test_fitted_on_test/digit", "nmi_test/digit",
-        "ari_test/digit", "agreement/digit", "frechet400_test", "kernel400_test", "score400", "variation/c2",
+        "mi/digit", "mi_best_std/c1", "accuracy_test/digit", "accuracy_test_fitted_on_test/digit",
+        "nmi_test/digit", "ari_test/digit", "agreement/digit", "frechet400_test", "kernel400_test", "score400",
+        "variation/c2",
     ):  # fmt: skip
         assert name in names
     assert any(name.startswith("frechet") and name.endswith("_floor") for name in names)
@@ -121,9 +122,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.addresses += [
-            value or "" for key, value in attrs if key in ("src", "href", "srcset", "data", "action")
-        ]
+        self.addresses += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "data", "action")]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -153,9 +152,7 @@ def test_the_page_is_one_file_with_every_number_and_needs_no_network(
         }
         for k in range(1, 900)
     ]
-    (report_folder / "metrics.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
-    )
+    (report_folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     report = evaluate_run(digits_model, digits, Options(samples=SAMPLES))
     text = write(report, report_folder).read_text(encoding="utf-8")
     page = Page()
@@ -172,13 +169,9 @@ def test_the_page_is_one_file_with_every_number_and_needs_no_network(
     assert len(text) < 5_000_000
 
 
-def test_names_from_data_cannot_become_markup(
-    digits: Dataset, digits_model: Model, report_folder: Path
-) -> None:
+def test_names_from_data_cannot_become_markup(digits: Dataset, digits_model: Model, report_folder: Path) -> None:
     hostile = replace(digits_model, origin=replace(digits_model.origin, run="<script>alert(1)</script>"))
-    text = write(
-        evaluate_run(hostile, digits, Options(samples=50, only=("variation",))), report_folder
-    ).read_text()
+    text = write(evaluate_run(hostile, digits, Options(samples=50, only=("variation",))), report_folder).read_text()
     assert "<script" not in text
 
 
@@ -221,9 +214,7 @@ def test_numbers_of_two_trainings_of_one_extractor_are_not_set_side_by_side() ->
 
     first = report("a", "frechet10k_test[mnist-classifier@aaaaaa]")
     comparable([first, report("b", "frechet10k_test[mnist-classifier@aaaaaa]"), report("c", "mi/digit")])
-    with pytest.raises(
-        UserError, match=r"a was measured with mnist-classifier@aaaaaa, b with mnist-classifier@bbbbbb"
-    ):
+    with pytest.raises(UserError, match=r"a was measured with mnist-classifier@a+, b with mnist-classifier@b+:"):
         comparable([first, report("b", "frechet10k_test[mnist-classifier@bbbbbb]")])
     with pytest.raises(UserError, match="different data sets"):
         comparable([first, report("b", "mi/digit", data="e")])

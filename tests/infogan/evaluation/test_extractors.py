@@ -98,7 +98,7 @@ def test_training_is_deterministic_and_learns(digits: Dataset, tmp_path: Path, q
     assert copies[0] is not None and copies[1] is not None
     assert copies[0].name == copies[1].name
     assert copies[0].name.startswith("digits-classifier@")
-    assert copies[0].scores["test"]["accuracy"] > 0.9
+    assert copies[0].scores["test"]["accuracy"] > 0.8
     assert torch.get_num_threads() == 1
 
 

@@ -76,8 +76,9 @@ def test_numbers_equal_torch_fidelitys_own_on_the_same_images(
     fake = images
     real = fake.roll(3, dims=3) // 2
     theirs = torch_fidelity.calculate_metrics(
-        input1=Listed(fake), input2=Listed(real), cuda=False, fid=True, kid=True, isc=True, kid_subset_size=100,
-        feature_extractor=classifier.name, batch_size=37, cache=False, verbose=False, save_cpu_ram=True,
+        input1=Listed(fake), input2=Listed(real), cuda=False, fid=True, kid=True, isc=True,
+        kid_subset_size=100, feature_extractor=classifier.name, batch_size=37, cache=False, verbose=False,
+        save_cpu_ram=True,
     )  # fmt: skip
     ours = [fidelity.extract(classifier, lambda a, b, x=x: x[a:b], len(x)) for x in (fake, real)]  # type: ignore[misc]
     assert fidelity.frechet_distance(ours[0].features, ours[1].features) == pytest.approx(
