@@ -139,7 +139,7 @@ class Stop:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
+        return f"{int(self.amount) if self.amount == int(self.amount) else self.amount} {self.unit}"
 
     def images(self, batch: int, samples: int) -> int:
         """Images after which the run stops, rounded up to whole updates."""
@@ -225,8 +225,12 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What decides what is learned, as dotted path -> value; data counts by its digest, not by where it lies."""
-    return {path: value for path, value in flatten(to_plain(config)).items() if not _is_runtime(path)}
+    """What decides what is learned, as dotted path -> value; data counts by its digest, not by where it lies.
+
+    `codes` holds the order of the codes, which is that of the generator's input and of Q's output.
+    """
+    values = {path: value for path, value in flatten(to_plain(config)).items() if not _is_runtime(path)}
+    return values | {"codes": ", ".join(config.codes)}
 
 
 def digest(config: RunConfig) -> str:

@@ -8,8 +8,9 @@ codes = model.encode(images)                    # code name -> posterior Q(c|x)
 
 import copy
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,21 @@ class Model:
             parts.append(self.critic(None, real).q.cpu())
         return self.codes.split(torch.cat(parts))
 
+    def with_critic_statistics_of(self, images: Tensor) -> "Model":
+        """This model with the critic's BatchNorm statistics estimated on `images`, uint8 [n, C, H, W].
+
+        In training Q reads generated images by their own statistics; to score it on them as it was trained, give it
+        theirs in place of the training images'.
+        """
+        critic = copy.deepcopy(self.critic)
+        batches = (
+            to_network_range(part.to(self.device), self.image_range)
+            for part in images.split(self.config.batch)
+            if len(part) == min(self.config.batch, len(images))
+        )
+        estimate_statistics(critic, batches, lambda part: critic(None, part))
+        return replace(self, critic=critic)
+
     def _code_name(self, key: str | int) -> str:
         names = list(self.codes.codes)
         if isinstance(key, int) and 0 <= key < len(names):
@@ -111,8 +127,10 @@ class Model:
 
     def _code_value(self, name: str, value: float) -> float:
         code = self.codes.codes[name]
-        if isinstance(code, CategoricalCode) and (value != int(value) or not 0 <= value < code.ways):
+        if isinstance(code, CategoricalCode) and value not in range(code.ways):
             raise UserError(f"code {name}={value:g}: must be a category from 0 to {code.ways - 1}")
+        if not math.isfinite(value):
+            raise UserError(f"code {name}={value:g}: must be a finite number")
         return value
 
 

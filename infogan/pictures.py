@@ -120,7 +120,8 @@ def curves(rows: Sequence[Mapping[str, float]], ceilings: Mapping[str, float | N
     for axes in (losses, information):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        if axes.get_legend_handles_labels()[0]:  # a run without codes has no line on the right
+            axes.legend(frameon=False)
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

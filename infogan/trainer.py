@@ -140,14 +140,15 @@ class Trainer:
 
     def _refuse_failed(self, phase: str, update: int) -> None:
         batch = self.config.batch
-        indices = self.plan.indices(update * batch, batch)
+        indices = self.plan.indices(update * batch, batch).tolist()
         dump = self.run / "nonfinite.json"
         if self.engine.is_main:
-            atomic.write_json(dump, {"phase": phase, "update": update, "images": [int(index) for index in indices]})
+            places = [self.dataset.place("train", index) for index in indices]
+            atomic.write_json(dump, {"phase": phase, "update": update, "indices": indices, "images": places})
         raise UserError(
             f"update {update} ({update * batch / 1000:g} kimg), {phase} phase: its gradients were not finite, so it "
-            f"was not applied; its images are listed in {dump}; try a lower optimizer.{phase}.lr, or precision=fp32, in a "
-            "new run"
+            f"was not applied; its images are listed in {dump}; try a lower optimizer.{phase}.lr, or precision=fp32, "
+            "in a new run"
         )
 
     def finish(self) -> None:

@@ -47,6 +47,14 @@ class Dataset:
         """Samples of each shard of a split, in order: what a `Plan` is made from."""
         return [shard.samples for shard in self.split(split).shards]
 
+    def place(self, split: str, index: int) -> str:
+        """Where a sample lies: its shard and its number there, from 0 on, as in `train/000003.tar:17`."""
+        for shard in self.split(split).shards:
+            if index < shard.samples:
+                return f"{shard.name}:{index}"
+            index -= shard.samples
+        raise IndexError(f"split {split} has no sample {index} past its end")
+
 
 def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Opens the data set in a folder after cheap checks: a sound manifest, every shard there and of its size,

@@ -1,7 +1,8 @@
 """The indexed reader: each sample read from its tar by its offset, decoded by worker processes.
 
-Worker processes pay from about 5,000 images/s of decoding on; below that, and on a single core, the thread
-that prefetches decodes by itself.
+A worker pays wherever there is a second core. For 32x32 RGB images as PNG, reading and decoding one took
+110 us of the training process's own CPU time (and of its interpreter lock), fetching it from a worker 8 us; at 64x64
+it was 280 and 37 us, for MNIST 155 and 6 us.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -47,7 +48,7 @@ def open_reader(
             `auto` takes
             `resident` where the decoded split needs less than 40 % of the memory that is free.
         device: where batches come to lie.
-        workers: processes for decoding; `auto` for one less than there are cores, at most 8.
+        workers: processes for decoding; `auto` for this process's share of the cores less one, 8 at most.
 
     Raises:
         DataError: a split that is not there, or a damaged shard. UserError: a wrong argument.
@@ -70,8 +71,14 @@ def open_reader(
             count=None if workers == "auto" else max(1, workers),
             progress=progress,
         )
-    count = min(_MOST_WORKERS, processes.available_cores() - 1) if workers == "auto" else workers
+    count = _own_workers() if workers == "auto" else workers
     return IndexedReader(dataset, split, device=place, count=count, progress=progress)
+
+
+def _own_workers() -> int:
+    """One core is left to each training process on this machine, the others decode."""
+    cores = processes.available_cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(0, min(_MOST_WORKERS, cores - 1))
 
 
 class BatchStream:

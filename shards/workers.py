@@ -6,6 +6,7 @@ neither torch nor the GPU. A worker leaves when its pipe closes, so a killed own
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -96,7 +97,7 @@ class Workers:
                 except StopIteration:
                     break
                 connection = idle.pop()
-                connection.send(task)
+                _send(connection, task)
                 busy.add(connection)
             if not busy:
                 return
@@ -109,11 +110,11 @@ class Workers:
                 yield kind, value
 
     def spread(self, wanted: NDArray[np.int64]) -> list[Any]:
-        """Cuts an array into one piece per worker; the results of all pieces, in order. Raises as `run` does."""
+        """Cuts an array into one piece per worker; the results of all pieces, in order. Raises like `run`."""
         pieces = [piece for piece in np.array_split(wanted, len(self.connections)) if len(piece)]
         pairs = list(zip(self.connections, pieces, strict=False))
         for connection, piece in pairs:
-            connection.send(piece)
+            _send(connection, piece)
         replies = [
             self._reply(connection) for connection, _ in pairs
         ]  # all, before the first failure is raised
@@ -138,6 +139,11 @@ class Workers:
             process.terminate()
             process.join()
         self.connections, self._processes = [], []
+
+
+def _send(connection: Connection, task: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the worker died: its reply, which never comes, says so
+        connection.send(task)
 
 
 def _result(kind: str, value: Any) -> tuple[str, Any]:

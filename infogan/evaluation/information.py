@@ -38,7 +38,7 @@ def measure(context: Context) -> Outcome:
         protocol = context.sampling_protocol(
             unit="nats",
             ceiling=ceilings[code] if stem == "mi" else None,
-            critic="weights of the checkpoint; BatchNorm statistics estimated afresh on training images",
+            critic="weights of the checkpoint; BatchNorm statistics of the generated images, as in training",
         )
         protocol |= {"generated_images": each * DRAWS, "draws": DRAWS}
         for unused in ("split", "real_images"):
@@ -50,7 +50,7 @@ def measure(context: Context) -> Outcome:
 
 def bounds(model: Model, images: torch.Tensor, values: dict[str, torch.Tensor]) -> dict[str, float]:
     """Means over generated `images` (uint8 [n, C, H, W]) made from `values`: name of the number => nats."""
-    posteriors = model.encode(images)
+    posteriors = model.with_critic_statistics_of(images).encode(images)
     found = {f"mi/{name}": float(nats.mean()) for name, nats in model.codes.bounds(posteriors, values).items()}
     for name, posterior in posteriors.items():
         if isinstance(posterior, ContinuousPosterior):

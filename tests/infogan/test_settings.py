@@ -144,7 +144,7 @@ def test_an_exponent_without_a_point_is_a_number(preset: Path) -> None:
         ("network.critic_slope=1", "network.critic_slope: 1.0: must be at least 0 and below 1"),
         ("objective.name=wgan", "objective.name: 'wgan': must be one of non_saturating"),
         ("objective={name: non_saturating, mi_gradient: trunk}", "objective.mi_gradient: 'trunk': must be one of critic, head"),
-        ("stop=5000", "stop: '5000': must be a number and a unit, as in '5000 updates', '20 epochs', '640 kimg'"),
+        ("stop=5000", "stop: 5000: must be a number and a unit, as in '5000 updates', '20 epochs', '640 kimg'"),
         ("stop=5 hours", "stop: '5 hours': must be a number and a unit"),
         ("stop=0 updates", "stop: '0 updates': must be one number above 0 and one unit"),
         ("stop=-5 kimg", "stop: '-5 kimg': must be one number above 0"),
@@ -167,7 +167,7 @@ def test_a_bad_value_is_named_by_path_value_and_rule(preset: Path, override: str
         ("optimizer.critic.rate=1", "optimizer.critic.rate: unknown setting; known here: lr"),
         ("optimizer.kritic.lr=1", "optimizer.kritic: unknown setting; did you mean 'critic'?"),
         ("codes.kind.std=fixed", "codes.kind.std: unknown setting; known here: ways, weight"),
-        ("codes.c1.way=3", "codes.c1.way: unknown setting; did you mean"),
+        ("codes.c1.ways=3", "codes.c1.ways: unknown setting; known here: weight, std, sigma"),
         ("network.norms=none", "network.norms: unknown setting; did you mean 'norm'?"),
         ("ema.halflife_kimg=3", "ema.halflife_kimg: unknown setting; did you mean 'half_life_kimg'?"),
         ("xyz=1", "xyz: unknown setting; known here: codes, network, seed"),
@@ -187,14 +187,13 @@ def test_a_malformed_override_is_named(preset: Path, override: str) -> None:
     [
         ("codes: [1, 2", "cannot be read as YAML"),
         ("- 1\n- 2\n", "must be a mapping of settings"),
-        ("just words\n", "must be a mapping of settings"),
         ("", "codes: missing"),
         ("codes: {}\n", "network: missing"),
         ("codes: {}\nnetwork: {name: mnist}\nnoise: {size: 0}\n", "the generator would have no input"),
         ("codes: 5\nnetwork: {name: mnist}\n", "codes: 5: must be a mapping from names to settings"),
         ("network: mnist\ncodes: {}\n", "network: 'mnist': must be a mapping with a `name`"),
         ("network: {norm: none}\ncodes: {}\n", "must be a mapping with a `name`"),
-        ("codes: {}\nnetwork: {name: mnist}\nseed: ${oc.env:HOME}\n", "cannot be read as YAML"),
+        ("codes: {}\nnetwork: {name: mnist}\nseed: ${oc.env:HOME}\n", "seed: '${oc.env:HOME}': must be a whole number"),
         ("extends: [a, b]\n", "no such file and no such preset"),
     ],
 )
@@ -290,7 +289,7 @@ def test_every_field_is_either_identity_or_runtime_and_tested_as_such(preset: Pa
     changed = {override.partition("=")[0] for override in RUNTIME_CHANGES + IDENTITY_CHANGES}
     named = {"network.name", "objective.name", "objective.mi_gradient", "codes.kind.kind", "codes.c1.kind", "codes.c1.weight"}
     assert fields - changed - named == set()
-    assert set(identity(config)) == {path for path in fields if not path.startswith(RUNTIME)}
+    assert set(identity(config)) == {path for path in fields if not path.startswith(RUNTIME)} | {"codes"}
 
 
 def test_the_order_of_codes_is_part_of_the_identity(preset: Path) -> None:
@@ -315,7 +314,7 @@ def test_every_registered_component_can_be_named_in_a_config(registry: object, p
     ("text", "images"),
     [
         ("5 updates", 5 * 128), ("1 update", 128), ("0.5 updates", 128), ("2 epochs", 2048), ("1 epoch", 1024),
-        ("1.01 epochs", 1152), ("2.56 kimg", 2560), ("2.5 kimg", 2560), ("1 kimg", 1024), ("0.001 kimg", 128),
+        ("1.01 epochs", 1024), ("1.03 epochs", 1152), ("2.56 kimg", 2560), ("2.5 kimg", 2560), ("1 kimg", 1024), ("0.001 kimg", 128),
         (" 3   updates ", 384), ("1e1 updates", 1280),
     ],
 )  # fmt: skip

@@ -23,7 +23,9 @@ from launch.cli import main
 
 tiny = SourceFileLoader("tiny_network_of_tests", str(Path(__file__).resolve().parents[1] / "tiny.py")).load_module()
 NETWORKS.register("tiny")(tiny.TinyNetwork)
-curves([{"kimg": 1, "loss/generator": 1, "loss/critic": 1, "mi/a": 1}], {"a": 1})  # so that matplotlib has read its fonts
+curves(
+    [{"kimg": 1, "loss/generator": 1, "loss/critic": 1, "mi/a": 1}], {"a": 1}
+)  # so that matplotlib has read its fonts
 shards.loader._BLOCK = 512  # positions worked out at once: with 64 images the usual 32,768 are 512 epochs
 
 

@@ -173,7 +173,9 @@ def test_a_finished_run_says_so_and_changes_nothing(infogan: Any, tiny_preset: P
     infogan.good("train", str(tiny_preset), "--run", "done")
     before = stamps(run)
     said = infogan.good("train", str(tiny_preset), "--run", "done")
-    assert "already finished: done/checkpoints/kimg-000000.320 is at 0.32 kimg; to train longer, say a later stop" in said
+    assert (
+        "already finished: done/checkpoints/kimg-000000.320 is at 0.32 kimg; to train longer, say a later stop" in said
+    )
     assert stamps(run) == before
 
 

@@ -1,7 +1,6 @@
 """What is damaged, does not fit or runs out is named in one line, and nothing that was there is lost."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -91,7 +90,9 @@ def test_what_a_killed_save_leaves_is_ignored_and_cleared_away(infogan: Any, tin
     assert infogan("train", str(tiny_preset), "--run", "broken", LONGER, before=die).code == -9
     (torn,) = [path for path in (broken / "checkpoints").iterdir() if path.name.startswith(".")]
     assert (torn / "generator.safetensors").exists()
-    assert f"resuming from broken/checkpoints/{LAST}" in infogan.good("train", str(tiny_preset), "--run", "broken", LONGER)
+    assert f"resuming from broken/checkpoints/{LAST}" in infogan.good(
+        "train", str(tiny_preset), "--run", "broken", LONGER
+    )
     assert sorted(path.name for path in (broken / "checkpoints").iterdir()) == [LAST, "kimg-000000.400"]
 
 
@@ -216,7 +217,8 @@ def test_an_update_that_is_not_finite_is_not_applied_and_stops_the_run(
     assert (dump["phase"], dump["update"]) == (phase, 13)
     seen = infogan.good("train", str(tiny_preset), "--run", "poisoned", before=SHOWN)
     images = next(line for line in seen.splitlines() if line.startswith("update 13 saw "))
-    assert images == f"update 13 saw {dump['images']}"
+    assert images == f"update 13 saw {dump['indices']}"
+    assert [place.rpartition(":")[0] for place in dump["images"]] == ["train/000000.tar"] * len(dump["indices"])
 
 
 # Prints which images an update gets, from the stream itself.

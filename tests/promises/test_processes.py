@@ -119,7 +119,9 @@ def test_a_signal_to_one_process_stops_them_all_after_saving(
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(infogan: Any, tiny_preset: Path) -> None:
     ended = train_in(infogan, 2, str(tiny_preset), "--run", "odd", "batch=9")
     assert [end.code for end in ended] == [2, 2]
-    assert "batch: 9: must be a multiple of processes x accumulation = 2 x 1; the nearest are 8 and 10" in ended[0].error
+    assert (
+        "batch: 9: must be a multiple of processes x accumulation = 2 x 1; the nearest are 8 and 10" in ended[0].error
+    )
     assert not (infogan.folder / "odd").exists()
 
 

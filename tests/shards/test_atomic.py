@@ -23,10 +23,9 @@ def names(folder: Path) -> list[str]:
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     atomic.write_text(path, "one")
-    with pytest.raises(RuntimeError), atomic.file(path) as stream:
+    with pytest.raises(TypeError), atomic.file(path) as stream:
         stream.write(b"half of")
-        assert path.read_text() == "one"
-        raise RuntimeError
+        stream.write("not bytes")  # type: ignore[arg-type]
     assert path.read_text() == "one"
     atomic.write_json(path, {"a": [1, "é"]})
     assert path.read_text(encoding="utf-8") == '{\n  "a": [\n    1,\n    "é"\n  ]\n}\n'

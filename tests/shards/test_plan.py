@@ -93,9 +93,9 @@ def chi_square_is_fair(counts: np.ndarray) -> bool:
     return bool(abs(statistic - freedom) < CHI_SQUARE_SIGMAS * np.sqrt(2 * freedom))
 
 
-@pytest.mark.parametrize("n", [2, 3, 10, 61, 1500])
+@pytest.mark.parametrize("n", [2, 3, 10, 61, 1100])
 def test_every_sample_comes_at_every_place_equally_often(n: int) -> None:
-    epochs = 3000
+    epochs = 3000 if n < 1000 else 1000
     orders = Plan([n], seed=5).indices(0, n * epochs).reshape(epochs, n)
     counts = np.zeros((n, n))
     for place in range(n):
@@ -106,9 +106,9 @@ def test_every_sample_comes_at_every_place_equally_often(n: int) -> None:
     assert abs(statistic - freedom) < CHI_SQUARE_SIGMAS * np.sqrt(2 * freedom) + 1
 
 
-@pytest.mark.parametrize("n", [5, 10, 2000])
+@pytest.mark.parametrize("n", [5, 10, 1500])
 def test_neighbours_are_independent(n: int) -> None:
-    epochs = 3000
+    epochs = 3000 if n < 1000 else 1000
     orders = Plan([n], seed=9).indices(0, n * epochs).reshape(epochs, n)
     gaps = (orders[:, 1:] - orders[:, :-1]) % n
     counts = np.bincount(gaps.ravel(), minlength=n)[1:].astype(float)
