@@ -37,13 +37,9 @@ class _SourceGroup(click.Group):
 def _source_command(source: type[Any]) -> click.Command:
     """`build NAME` with the source's own options before those of every build."""
     first_line = (source.__doc__ or source.kind).strip().splitlines()[0]
-    parameters: list[click.Parameter] = [
-        _source_option(field) for field in dataclasses.fields(source.Options)
-    ]
+    parameters: list[click.Parameter] = [_source_option(field) for field in dataclasses.fields(source.Options)]
     parameters += [
-        click.Option(
-            ["--out"], metavar="FOLDER", help=f"The data set's folder.  [default: data/{source.kind}]"
-        ),
+        click.Option(["--out"], metavar="FOLDER", help=f"The data set's folder.  [default: data/{source.kind}]"),
         click.Option(["--name"], help="The data set's name.  [default: the folder's]"),
         click.Option(
             ["--encoding"],

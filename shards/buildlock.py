@@ -45,8 +45,7 @@ class BuildLock:
             holder = self._holder()
             if holder is not None and _alive(holder):
                 raise UserError(
-                    f"{self._folder.parent} is being built by process {holder}: "
-                    "wait for it, or choose another --out"
+                    f"{self._folder.parent} is being built by process {holder}: wait for it, or choose another --out"
                 )
             if time.monotonic() > deadline:
                 raise UserError(

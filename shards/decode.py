@@ -32,9 +32,7 @@ def split_name(name: str) -> tuple[str, str]:
     """
     key, _, extension = name.partition(".")
     if not key or extension not in EXTENSIONS:
-        raise DataError(
-            f"member {name!r} is of a type that is never opened (allowed: {', '.join(EXTENSIONS)})"
-        )
+        raise DataError(f"member {name!r} is of a type that is never opened (allowed: {', '.join(EXTENSIONS)})")
     return key, extension
 
 
@@ -49,9 +47,7 @@ def image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
     except _DAMAGE as error:
         raise DataError(f"the {spec.encoding} image cannot be decoded ({error})") from None
     if pixels.shape != spec.shape or pixels.dtype != np.uint8:
-        raise DataError(
-            f"the image is {pixels.dtype} {pixels.shape}, not uint8 {spec.shape} as the manifest says"
-        )
+        raise DataError(f"the image is {pixels.dtype} {pixels.shape}, not uint8 {spec.shape} as the manifest says")
     return pixels
 
 
@@ -60,9 +56,7 @@ def _pillow(plugin: type[Any]) -> Callable[[bytes, ImageSpec], NDArray[np.uint8]
         # The plugin itself, not Image.open: no other format can be smuggled in under the extension.
         with plugin(io.BytesIO(data)) as picture:
             if picture.mode != _MODES[spec.channels]:
-                raise DataError(
-                    f"the image has mode {picture.mode}, not {_MODES[spec.channels]} as the manifest says"
-                )
+                raise DataError(f"the image has mode {picture.mode}, not {_MODES[spec.channels]} as the manifest says")
             if (picture.height, picture.width) != (spec.height, spec.width):
                 size = f"{picture.height}x{picture.width}"
                 raise DataError(f"the image is {size}, not {spec.height}x{spec.width} as the manifest says")
@@ -73,9 +67,7 @@ def _pillow(plugin: type[Any]) -> Callable[[bytes, ImageSpec], NDArray[np.uint8]
 
 def _npy(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
     header = npy_header(spec)
-    if (
-        data.startswith(header) and len(data) == len(header) + spec.nbytes
-    ):  # what our own writer makes: no parsing
+    if data.startswith(header) and len(data) == len(header) + spec.nbytes:  # what our own writer makes: no parsing
         return np.frombuffer(data, np.uint8, offset=len(header)).reshape(spec.shape)
     loaded: NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
     return loaded

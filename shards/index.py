@@ -137,9 +137,7 @@ def load(tar: Path) -> NDArray[np.void]:
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing: build the data set again") from None
     if size == 0 or size % ENTRY.itemsize:
-        raise DataError(
-            f"{path} has {size} bytes, not a multiple of {ENTRY.itemsize}: build the data set again"
-        )
+        raise DataError(f"{path} has {size} bytes, not a multiple of {ENTRY.itemsize}: build the data set again")
     table = np.memmap(path, ENTRY, "r")
     begin = table["offset"].astype(np.int64)
     end = begin + table["size"]

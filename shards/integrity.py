@@ -87,9 +87,7 @@ def data_faults(root: Path, shard: Shard, layout: Layout, data: memoryview) -> I
     except DataError:
         return  # `quick_faults` has named it
     if not np.array_equal(table, index.entries(members)):
-        yield Fault(
-            shard.name, index.sidecar(Path(shard.name)).name, "the sidecar does not fit the tar", REBUILD
-        )
+        yield Fault(shard.name, index.sidecar(Path(shard.name)).name, "the sidecar does not fit the tar", REBUILD)
 
 
 def require_sound(root: Path, shard: Shard, layout: Layout, data: memoryview) -> None:
@@ -113,11 +111,7 @@ class Stamps:
         if os.access(self.root, os.W_OK):
             return self.root / STAMPS
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return (
-            cache
-            / "infogan"
-            / f"verified-{hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]}.json"
-        )
+        return cache / "infogan" / f"verified-{hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]}.json"
 
     def _load(self) -> dict[str, list[int]]:
         try:

@@ -78,11 +78,7 @@ class Layout:
                     yield f"{key}.{extension}", "the member is missing"
             for extension in sorted(set(present) - set(wanted)):
                 yield f"{key}.{extension}", f"a sample of this set has only {', '.join(wanted)}"
-            if (
-                sorted(set(present)) == list(wanted)
-                and present != list(wanted)
-                and len(present) == len(wanted)
-            ):
+            if sorted(set(present)) == list(wanted) and present != list(wanted) and len(present) == len(wanted):
                 yield key, "its members are out of order"
 
     def read(self, data: memoryview, begin: int, table: NDArray[np.void]) -> Decoded:
@@ -104,9 +100,7 @@ class Layout:
             body = bytes(data[at : at + size])
             found, _, kind = name.partition(".")
             if kind != extension or (key and found != key) or len(body) != size:
-                raise DataError(
-                    f"member {name!r} stands where a .{extension} is due: the sidecar does not fit the tar"
-                )
+                raise DataError(f"member {name!r} stands where a .{extension} is due: the sidecar does not fit the tar")
             key = found
             try:
                 if extension == "cls":

@@ -38,6 +38,7 @@ FORMAT = 1
 FILE_NAME = "manifest.json"
 SKIPPED = "skipped.json"  # beside it where unreadable images were left out: their names, and why
 BUILD_FOLDER = ".build"  # beside the shards while a build is at work, see shards.writer
+DERIVED_FOLDER = "derived"  # what others have computed from the data set and keep with it; a rebuild drops it
 ENCODINGS = ("png", "npy", "jpg")
 _KEYS = ("format", "name", "source", "image", "classes", "factors", "splits", "digest", "made_with", "seal")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
@@ -149,9 +150,7 @@ class _Reader:
         self.path = path
 
     def fail(self, where: str, rule: str) -> DataError:
-        return DataError(
-            f"{self.path}: {where} {rule}; the manifest was edited or damaged: build the data set again"
-        )
+        return DataError(f"{self.path}: {where} {rule}; the manifest was edited or damaged: build the data set again")
 
     def mapping(self, value: Any, where: str, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -189,9 +188,7 @@ class _Reader:
         if fields["channels"] not in (1, 3):
             raise self.fail("image.channels", f"must be 1 or 3, not {fields['channels']!r}")
         if fields["encoding"] not in ENCODINGS:
-            raise self.fail(
-                "image.encoding", f"must be one of {', '.join(ENCODINGS)}, not {fields['encoding']!r}"
-            )
+            raise self.fail("image.encoding", f"must be one of {', '.join(ENCODINGS)}, not {fields['encoding']!r}")
         return ImageSpec(**fields)
 
     def factors(self, value: Any) -> dict[str, dict[str, Any]]:
@@ -211,9 +208,7 @@ class _Reader:
         return dict(value)
 
     def range(self, value: Any, where: str) -> None:
-        numbers = (
-            isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-        )
+        numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
         if not numbers or not all(math.isfinite(v) for v in value) or not value[0] < value[1]:
             raise self.fail(where, f"must be two numbers, the lower first, not {value!r}")
 
@@ -222,9 +217,7 @@ class _Reader:
         fields = self.mapping(value, where, ("samples", "shards"))
         if not isinstance(fields["shards"], list):
             raise self.fail(f"{where}.shards", "must be a list")
-        shards = tuple(
-            self.shard(name, shard, f"{where}.shards[{i}]") for i, shard in enumerate(fields["shards"])
-        )
+        shards = tuple(self.shard(name, shard, f"{where}.shards[{i}]") for i, shard in enumerate(fields["shards"]))
         names = [shard.name for shard in shards]
         if len(set(names)) != len(names):
             raise self.fail(f"{where}.shards", "name one shard twice")
@@ -261,9 +254,7 @@ def _parse(document: Any, path: Path) -> Manifest:
         image=read.image(fields["image"]),
         classes=tuple(classes),
         factors=read.factors(fields["factors"]),
-        splits={
-            name: read.split(name, value) for name, value in read.mapping(fields["splits"], "splits").items()
-        },
+        splits={name: read.split(name, value) for name, value in read.mapping(fields["splits"], "splits").items()},
         digest=read.sha256(fields["digest"], "digest"),
         made_with={key: read.text(value, f"made_with.{key}") for key, value in made_with.items()},
     )

@@ -14,9 +14,7 @@ def free_host_memory() -> int:
     SLURM and containers set it), shared by the processes of a run on this machine."""
     free: int = psutil.virtual_memory().available
     group = _control_group()
-    return min(free, group if group is not None else free) // max(
-        1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    )
+    return min(free, group if group is not None else free) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _control_group() -> int | None:
@@ -30,9 +28,7 @@ def _control_group() -> int | None:
         try:
             limit = (folder / "memory.max").read_text(encoding="ascii").strip()
             used = int((folder / "memory.current").read_text(encoding="ascii"))
-            cached = dict(
-                line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
-            )
+            cached = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
         except (OSError, ValueError):
             continue
         if limit != "max":

@@ -101,9 +101,7 @@ class Plan:
             number = len(self.sizes)
             shards = permute(np.arange(number), number, _key(self.seed, epoch, "shards"))
             ends = np.cumsum(self.sizes[shards])
-            window_ends = ends[
-                np.minimum(np.arange(self.window, number + self.window, self.window), number) - 1
-            ]
+            window_ends = ends[np.minimum(np.arange(self.window, number + self.window, self.window), number) - 1]
             window_begins = np.concatenate([np.zeros(1, np.int64), window_ends[:-1]])
             self._epochs[epoch] = _Epoch(shards, ends, window_begins, window_ends)
             while len(self._epochs) > _CACHED_EPOCHS:
@@ -113,9 +111,7 @@ class Plan:
 
 def _key(seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
     """One key per round, from a cryptographic hash of what the permutation is for."""
-    state = hashlib.blake2b(
-        f"infogan-plan-1|{seed}|{epoch}|{purpose}".encode("ascii"), digest_size=64
-    ).digest()
+    state = hashlib.blake2b(f"infogan-plan-1|{seed}|{epoch}|{purpose}".encode("ascii"), digest_size=64).digest()
     return np.frombuffer(state, "<u8")[:_ROUNDS].astype(np.uint64)
 
 

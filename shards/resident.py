@@ -116,9 +116,7 @@ class ResidentReader:
                     bar.update(value)
         Stamps(dataset.root, seal(self.manifest.document())).add(list(dataset.split(split).shards))
         room = free_device_memory(device)
-        self.home = (
-            device if room is not None and job.images.nbytes <= _DEVICE_SHARE * room else torch.device("cpu")
-        )
+        self.home = device if room is not None and job.images.nbytes <= _DEVICE_SHARE * room else torch.device("cpu")
         self._images = torch.from_numpy(job.images).to(self.home)
         self._labels = torch.from_numpy(job.labels).to(self.home)
         self._factors = torch.from_numpy(job.factors).to(self.home) if self.manifest.factors else None

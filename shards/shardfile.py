@@ -23,9 +23,7 @@ from shards.manifest import BUILD_FOLDER, ImageSpec
 from shards.sources import Sample, Source, UnreadableImage
 
 _OWNER = "infogan"
-_NOTE_EVERY = (
-    0.2  # seconds between a worker's signs of life; also how soon it notices that the build was killed
-)
+_NOTE_EVERY = 0.2  # seconds between a worker's signs of life; also how soon it notices that the build was killed
 # Measured on MNIST and on 64x64 photographs: zlib level 1 with run-length matches encodes 1.5 to 2 times as
 # fast as Pillow's default (level 6), at the same size within 2 %.
 _PNG = {"compress_level": 1, "compress_type": 3}
@@ -142,9 +140,7 @@ class ShardWriter:
         self._tar.write(members)
         for extension in self._layout.extensions:
             size = len(members[extension])
-            self._members.append(
-                index.Member(f"{members['__key__']}.{extension}", offset + index.BLOCK, size)
-            )
+            self._members.append(index.Member(f"{members['__key__']}.{extension}", offset + index.BLOCK, size))
             offset += index.BLOCK + index.padded(size)
         assert offset == self._tar.tarstream.offset, "webdataset laid the members out in another way"
         self._digests += sample_digest(self._split, decoded, self._layout)

@@ -18,9 +18,7 @@ _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_declared: list[
-    Any
-] = []  # the library's declarations vanish with the object, so it lives as long as the module
+_declared: list[Any] = []  # the library's declarations vanish with the object, so it lives as long as the module
 
 
 def ensure_importable() -> None:

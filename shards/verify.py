@@ -17,7 +17,7 @@ from shards.dataset import extra_shards
 from shards.errors import DataError
 from shards.integrity import REBUILD, STAMPS, Fault, data_faults, quick_faults
 from shards.layout import DatasetDigest, Layout, sample_digest
-from shards.manifest import BUILD_FOLDER, FILE_NAME, SKIPPED, Manifest, Shard
+from shards.manifest import BUILD_FOLDER, DERIVED_FOLDER, FILE_NAME, SKIPPED, Manifest, Shard
 
 __all__ = ["Fault", "verify"]
 
@@ -63,6 +63,7 @@ def _folder_faults(root: Path, manifest: Manifest) -> Iterator[Fault]:
         BUILD_FOLDER,
         STAMPS,
         SKIPPED,
+        DERIVED_FOLDER,
         *shards,
         *(str(Path(name).with_suffix(".idx")) for name in shards),
     }
@@ -86,9 +87,7 @@ def _deep_faults(root: Path, manifest: Manifest, progress: bool) -> list[Fault]:
     count = max(1, min(workers.available_cores(), len(tasks)))
     with (
         workers.Workers(_Examine(root, manifest), count) as pool,
-        tqdm(
-            total=manifest.samples, desc="verifying", unit=" images", disable=not progress, file=sys.stderr
-        ) as bar,
+        tqdm(total=manifest.samples, desc="verifying", unit=" images", disable=not progress, file=sys.stderr) as bar,
     ):
         for kind, value in pool.run(tasks):
             if kind == "note":
@@ -117,9 +116,7 @@ class _Examine:
     root: Path
     manifest: Manifest
 
-    def __call__(
-        self, task: tuple[str, Shard], note: Callable[[Any], None]
-    ) -> tuple[str, list[Fault], bytes]:
+    def __call__(self, task: tuple[str, Shard], note: Callable[[Any], None]) -> tuple[str, list[Fault], bytes]:
         split, shard = task
         layout = Layout.of(self.manifest)
         with index.mapped(self.root / shard.name) as data:
@@ -133,14 +130,10 @@ class _Examine:
         return shard.name, faults, bytes(digests)
 
 
-def _samples(
-    data: memoryview, split: str, shard: Shard, layout: Layout
-) -> Iterator[tuple[Fault | None, bytes]]:
+def _samples(data: memoryview, split: str, shard: Shard, layout: Layout) -> Iterator[tuple[Fault | None, bytes]]:
     """Decodes every sample as far as the tar can be walked: its fault, if it has one, and its digest."""
     members: list[index.Member] = []
-    with contextlib.suppress(
-        DataError
-    ):  # `data_faults` has named it; what comes before is decoded all the same
+    with contextlib.suppress(DataError):  # `data_faults` has named it; what comes before is decoded all the same
         members.extend(index.walk(data))
     if next(layout.faults(members), None) is not None:
         return  # members are missing or out of place, and named: rows of the sidecar are no samples then

@@ -115,9 +115,7 @@ class Workers:
         pairs = list(zip(self.connections, pieces, strict=False))
         for connection, piece in pairs:
             _send(connection, piece)
-        replies = [
-            self._reply(connection) for connection, _ in pairs
-        ]  # all, before the first failure is raised
+        replies = [self._reply(connection) for connection, _ in pairs]  # all, before the first failure is raised
         return [_result(*reply)[1] for reply in replies]
 
     def _reply(self, connection: Connection) -> tuple[str, Any]:

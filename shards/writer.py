@@ -29,7 +29,7 @@ from shards.buildlock import BuildLock
 from shards.errors import DataError, UserError
 from shards.integrity import STAMPS, quick_faults
 from shards.layout import DatasetDigest, Layout
-from shards.manifest import BUILD_FOLDER, FILE_NAME, SKIPPED, ImageSpec, Manifest, Shard, Split
+from shards.manifest import BUILD_FOLDER, DERIVED_FOLDER, FILE_NAME, SKIPPED, ImageSpec, Manifest, Shard, Split
 from shards.shardfile import ShardJob, Task
 from shards.sources import Source
 from shards.workers import Workers, available_cores
@@ -127,14 +127,10 @@ def _already_complete(out: Path, standing: Manifest, plan: dict[str, Any], sourc
     """Says that there is nothing to do, or why what stands there is not what was asked for."""
     document = standing.document()
     asked = {**plan, "source": {**plan["source"], "skipped": standing.source["skipped"]}}
-    differing = [
-        key for key in ("source", "image", "classes", "factors", "name") if asked[key] != document[key]
-    ]
+    differing = [key for key in ("source", "image", "classes", "factors", "name") if asked[key] != document[key]]
     if not differing and not standing.source["skipped"]:
         shards = [(shard.name, shard.samples) for split in standing.splits.values() for shard in split.shards]
-        differing = (
-            [] if shards == [(task.name, task.end - task.begin) for task in _tasks(plan)] else ["shard size"]
-        )
+        differing = [] if shards == [(task.name, task.end - task.begin) for task in _tasks(plan)] else ["shard size"]
     if differing:
         raise UserError(
             f"{out} already holds another data set, {standing.name!r} from {standing.source['kind']!r} "
@@ -143,9 +139,7 @@ def _already_complete(out: Path, standing: Manifest, plan: dict[str, Any], sourc
     for split in standing.splits.values():
         for shard in split.shards:
             for fault in quick_faults(out, shard):
-                raise DataError(
-                    f"{out} is complete but damaged ({fault.shard}: {fault.rule}): replace it with --force"
-                )
+                raise DataError(f"{out} is complete but damaged ({fault.shard}: {fault.rule}): replace it with --force")
     if (out / BUILD_FOLDER).exists():  # killed between the manifest and the tidying up
         shutil.rmtree(out / BUILD_FOLDER, ignore_errors=True)
     print(f"{out} is already complete: {standing.samples} samples, nothing to do", file=sys.stderr)
@@ -170,13 +164,9 @@ def _refuse_foreign(out: Path, plan: dict[str, Any]) -> None:
 
 
 def _refuse_strangers(out: Path, allowed: set[str]) -> None:
-    strangers = sorted(
-        p.name for p in out.iterdir() if p.name not in allowed and not atomic.is_temporary(p.name)
-    )
+    strangers = sorted(p.name for p in out.iterdir() if p.name not in allowed and not atomic.is_temporary(p.name))
     if strangers:
-        raise UserError(
-            f"{out} holds files that are no data set of ours ({strangers[0]}): choose another --out"
-        )
+        raise UserError(f"{out} holds files that are no data set of ours ({strangers[0]}): choose another --out")
 
 
 def _recorded_plan(out: Path) -> dict[str, Any] | None:
@@ -199,7 +189,7 @@ def _rebuild(source: Source, out: Path, plan: dict[str, Any], count: int | None,
     except DataError:  # a damaged manifest: only folders that this plan would make are ours
         known = set(plan["splits"])
     known |= set(old.get("splits", ())) if old is not None else set()
-    _refuse_strangers(out, {BUILD_FOLDER, STAMPS, SKIPPED, FILE_NAME, *known})
+    _refuse_strangers(out, {BUILD_FOLDER, DERIVED_FOLDER, STAMPS, SKIPPED, FILE_NAME, *known})
     beside = out.parent / f".{out.name}.rebuild"
     if beside.exists() and _recorded_plan(beside) not in (None, plan):
         shutil.rmtree(beside)
@@ -227,9 +217,7 @@ def _build_in(source: Source, out: Path, plan: dict[str, Any], count: int | None
         manifest, skipped = _collect(out, plan)
         if skipped:
             atomic.write_json(out / SKIPPED, skipped)
-            print(
-                f"{len(skipped)} unreadable images were left out; {out / SKIPPED} lists them", file=sys.stderr
-            )
+            print(f"{len(skipped)} unreadable images were left out; {out / SKIPPED} lists them", file=sys.stderr)
         manifest.save(out)
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -287,9 +275,7 @@ def _collect(out: Path, plan: dict[str, Any]) -> tuple[Manifest, list[str]]:
         image=ImageSpec(**plan["image"]),
         classes=tuple(plan["classes"]),
         factors=plan["factors"],
-        splits={
-            name: Split(sum(shard.samples for shard in part), tuple(part)) for name, part in shards.items()
-        },
+        splits={name: Split(sum(shard.samples for shard in part), tuple(part)) for name, part in shards.items()},
         digest=digest.hexdigest(),
         made_with=plan["made_with"],
     )

@@ -5,7 +5,7 @@ machine gives the same weights. Another kind of CPU or another release of torch 
 of the weights is in the name of every number, the weights are kept beside the data set, and later
 evaluations read the same file.
 
-    <data>/extractors/mnist-classifier-1a2b3c/weights.safetensors, extractor.json
+    <data>/derived/extractors/mnist-classifier-1a2b3c/weights.safetensors, extractor.json
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from infogan.evaluation.progress import progress
 from infogan.randomness import generator
 from shards import Dataset, Reader, atomic, open_reader
 from shards.errors import UserError
+from shards.manifest import DERIVED_FOLDER
 
 FORMAT = 1
 READ_CHUNK = 500
@@ -111,7 +112,7 @@ def obtain(
 
     `network` gives the architecture; its weights are overwritten. A damaged cache entry is passed over.
     """
-    folder = Path(dataset.root) / "extractors"
+    folder = Path(dataset.root) / DERIVED_FOLDER / "extractors"
     wanted = {"format": FORMAT, "kind": kind, "dataset": dataset.manifest.digest, "recipe": asdict(recipe)}
     found = _find(folder, wanted)
     if found is not None:

@@ -24,9 +24,7 @@ from numpy.typing import NDArray
 
 from shards.errors import DataError
 
-VALIDATION_EVERY = (
-    12  # of a source's own train split, every 12th sample goes to validation (MNIST: 55,000 + 5,000)
-)
+VALIDATION_EVERY = 12  # of a source's own train split, every 12th sample goes to validation (MNIST: 55,000 + 5,000)
 
 
 @dataclass(frozen=True)

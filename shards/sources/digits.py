@@ -44,9 +44,7 @@ class Digits(Source):
         self.shape = (28, 28, 1)
         self.classes = tuple(str(digit) for digit in range(10))
         positions = np.arange(len(self._raw))
-        place = np.empty_like(
-            positions
-        )  # of each image among those of its digit, so that all splits are balanced
+        place = np.empty_like(positions)  # of each image among those of its digit, so that all splits are balanced
         for digit in range(10):
             place[self._labels == digit] = np.arange(np.count_nonzero(self._labels == digit))
         test = place % _TEST_EVERY == _TEST_EVERY - 1

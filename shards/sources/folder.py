@@ -31,19 +31,13 @@ _SMALLEST = 2  # fewer training images than this are no data set
 class FolderOptions:
     """What to read and how to bring it to one shape."""
 
-    path: str = option(
-        "", "folder with the images, or with one subfolder of images per class", identity=False
-    )
+    path: str = option("", "folder with the images, or with one subfolder of images per class", identity=False)
     size: str = option("32", "side of the square images in pixels, or HEIGHTxWIDTH")
     color: str = option("rgb", "rgb or grey")
-    crop: str = option(
-        "center", "center: cut the middle to the target's shape; none: squeeze the whole image into it"
-    )
+    crop: str = option("center", "center: cut the middle to the target's shape; none: squeeze the whole image into it")
     validation: float = option(0.1, "fraction of the images for the validation split")
     test: float = option(0.1, "fraction of the images for the test split")
-    skip_unreadable: bool = option(
-        False, "leave images out that cannot be read, and list them, instead of stopping"
-    )
+    skip_unreadable: bool = option(False, "leave images out that cannot be read, and list them, instead of stopping")
 
     def __post_init__(self) -> None:
         rules = {"color": ("rgb", "grey"), "crop": ("center", "none")}
@@ -52,13 +46,9 @@ class FolderOptions:
                 raise UserError(f"folder: {name} is {getattr(self, name)!r}: choose {' or '.join(valid)}")
         for name in ("validation", "test"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(
-                    f"folder: {name} is {getattr(self, name)}: a fraction from 0 to below 1 is needed"
-                )
+                raise UserError(f"folder: {name} is {getattr(self, name)}: a fraction from 0 to below 1 is needed")
         if self.validation + self.test >= 1.0:
-            raise UserError(
-                "folder: validation and test leave nothing to train on: their sum must stay below 1"
-            )
+            raise UserError("folder: validation and test leave nothing to train on: their sum must stay below 1")
         height, width = self.height_width
         if not (1 <= height <= 4096 and 1 <= width <= 4096):
             raise UserError(f"folder: size is {self.size!r}: each side must be between 1 and 4096 pixels")
@@ -68,9 +58,7 @@ class FolderOptions:
         """`32` -> (32, 32), `48x64` -> (48, 64)."""
         parts = str(self.size).lower().split("x")
         if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
-            raise UserError(
-                f"folder: size is {self.size!r}: give one side in pixels, or HEIGHTxWIDTH such as 48x64"
-            )
+            raise UserError(f"folder: size is {self.size!r}: give one side in pixels, or HEIGHTxWIDTH such as 48x64")
         return int(parts[0]), int(parts[-1])
 
 
@@ -136,9 +124,7 @@ def _listing(root: Path) -> tuple[list[str], tuple[str, ...], NDArray[np.int64]]
     return found, classes, np.array([index.get(top, -1) for top in tops], np.int64)
 
 
-def _cut(
-    files: list[str], labels: NDArray[np.int64], validation: float, test: float
-) -> dict[str, NDArray[np.int64]]:
+def _cut(files: list[str], labels: NDArray[np.int64], validation: float, test: float) -> dict[str, NDArray[np.int64]]:
     """Deals the images of each class out to the splits, in the order of a hash of their paths."""
     # Backslashreplace: a name that is not valid text still hashes to one value on every machine.
     rank = [hashlib.sha256(name.encode("utf-8", "backslashreplace")).digest() for name in files]
@@ -165,9 +151,7 @@ def read_image(path: Path, shape: tuple[int, int, int], crop: str) -> NDArray[np
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata and large images
             with Image.open(path, formats=_FORMATS) as picture:
                 frames = getattr(picture, "n_frames", 1)
-                if (
-                    frames > 1 and picture.format != "MPO"
-                ):  # an MPO's further frames are the same view, for 3D
+                if frames > 1 and picture.format != "MPO":  # an MPO's further frames are the same view, for 3D
                     raise UnreadableImage(
                         f"{path} is animated or has several pages ({frames} frames): extract the one you want"
                     )

@@ -67,9 +67,7 @@ class IdxSource(Source):
     def sample(self, split: str, i: int) -> Sample:
         part, positions = self._parts[split]
         key = int(positions[i])
-        return Sample(
-            key, self._arrays[part, "images"][key][..., None], int(self._arrays[part, "labels"][key])
-        )
+        return Sample(key, self._arrays[part, "images"][key][..., None], int(self._arrays[part, "labels"][key]))
 
     def _locate(self, path: Path) -> Path:
         """The folder that holds the files: the path itself, or where torchvision would have put them."""
@@ -163,21 +161,15 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
     data = np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape))
     if len(data) != int(np.prod(shape, dtype=np.int64)):
-        raise DataError(
-            f"{path} holds {len(data)} bytes, its header says {'x'.join(map(str, shape))}: fetch it again"
-        )
+        raise DataError(f"{path} holds {len(data)} bytes, its header says {'x'.join(map(str, shape))}: fetch it again")
     return data.reshape(shape)
 
 
-def _check_pair(
-    folder: Path, split: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int
-) -> None:
+def _check_pair(folder: Path, split: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> None:
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(
             f"{folder}: {split} has images of shape {images.shape} but labels of shape {labels.shape}: "
             "fetch the files again"
         )
     if len(labels) and labels.max() >= classes:
-        raise DataError(
-            f"{folder}: {split} has the label {labels.max()} of {classes} classes: fetch the files again"
-        )
+        raise DataError(f"{folder}: {split} has the label {labels.max()} of {classes} classes: fetch the files again")

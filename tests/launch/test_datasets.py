@@ -64,7 +64,5 @@ def test_help_imports_nothing_heavy() -> None:
     heavy = ("numpy", "torch", "PIL", "tqdm")
     program = f"import sys, launch.datasets; print([name for name in {heavy} if name in sys.modules])"
     here = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

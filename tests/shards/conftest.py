@@ -97,8 +97,6 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
     """All files below a folder: relative path -> content."""
 
     def read(root: Path) -> dict[str, bytes]:
-        return {
-            p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()
-        }
+        return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
     return read

@@ -38,9 +38,7 @@ def test_foreign_tars_are_walked_as_the_standard_library_walks_them(tmp_path: Pa
             info.size = size
             tar.addfile(info, io.BytesIO(bytes(size)))
     with tarfile.open(path) as tar, index.mapped(path) as data:
-        assert [(m.name, m.offset_data, m.size) for m in tar] == [
-            (m.name, m.offset, m.size) for m in index.walk(data)
-        ]
+        assert [(m.name, m.offset_data, m.size) for m in tar] == [(m.name, m.offset, m.size) for m in index.walk(data)]
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
@@ -93,9 +91,7 @@ def test_the_manifest_has_the_agreed_form(root: Path, pattern: Any, tmp_path: Pa
         (("factors",), {"x": {"kind": "continuous", "range": [1, 1], "periodic": False}}, "factors.x.range"),
     ],
 )
-def test_a_manifest_with_a_wrong_value_names_the_place(
-    root: Path, place: Any, value: Any, message: str
-) -> None:
+def test_a_manifest_with_a_wrong_value_names_the_place(root: Path, place: Any, value: Any, message: str) -> None:
     path = root / "manifest.json"
     document = json.loads(path.read_text())
     inner = document
@@ -152,9 +148,7 @@ def test_arrays_are_read_without_pickle() -> None:
         decode.image(pickle.dumps(good), spec)
 
 
-@pytest.mark.parametrize(
-    "name", ["00000001.pyd", "00000001.pickle", "00000001.PNG", "00000001", ".png", "a/b.pth"]
-)
+@pytest.mark.parametrize("name", ["00000001.pyd", "00000001.pickle", "00000001.PNG", "00000001", ".png", "a/b.pth"])
 def test_only_listed_types_are_ever_opened(name: str) -> None:
     assert decode.split_name("00000001.png") == ("00000001", "png")
     with pytest.raises(DataError, match="never opened"):

@@ -64,9 +64,7 @@ def test_colour_factors_and_missing_labels_come_through(
     assert batch.factors is not None
     assert batch.factors.dtype == torch.float32
     np.testing.assert_allclose(batch.factors.numpy(), [[0.7, 3], [0.3, 1]], rtol=1e-6)
-    np.testing.assert_array_equal(
-        batch.images[1].numpy(), source.sample("train", 93).image.transpose(2, 0, 1)
-    )
+    np.testing.assert_array_equal(batch.images[1].numpy(), source.sample("train", 93).image.transpose(2, 0, 1))
     opened.close()
 
 
@@ -93,9 +91,7 @@ def test_the_images_of_a_step_are_the_same_for_any_number_of_processes(reader: R
             ]
             for step in range(10):
                 parts = [
-                    ranks[r][step * accumulation + micro].indices
-                    for micro in range(accumulation)
-                    for r in range(world)
+                    ranks[r][step * accumulation + micro].indices for micro in range(accumulation) for r in range(world)
                 ]
                 np.testing.assert_array_equal(np.concatenate(parts), alone[step])
 
@@ -159,9 +155,7 @@ def test_an_error_while_prefetching_reaches_the_consumer(dataset: Dataset) -> No
     opened = open_reader(dataset, "train", kind="indexed", workers=1)
     path = dataset.root / dataset.split("train").shards[1].name
     data = bytearray(path.read_bytes())
-    for begin in range(
-        0, len(data), 512
-    ):  # after the check at the start: a disk that goes bad while training
+    for begin in range(0, len(data), 512):  # after the check at the start: a disk that goes bad while training
         data[begin + 300] ^= 0xFF
         data[begin + 40] ^= 0xFF
     path.write_bytes(data)
@@ -187,9 +181,7 @@ def test_time_waited_is_what_the_consumer_waited() -> None:
         slow = Slow()
         slow.prefetch = prefetch
         with BatchStream(slow, Plan([10], seed=0), batch=2) as stream:  # type: ignore[arg-type]
-            while (
-                prefetch and slow.calls < 4
-            ):  # three are ready by then, and the fourth is waiting for a place
+            while prefetch and slow.calls < 4:  # three are ready by then, and the fourth is waiting for a place
                 time.sleep(0.01)
             begun = time.perf_counter()
             for _ in range(3):

@@ -94,11 +94,7 @@ def test_every_source_keeps_the_contract(source: Source) -> None:
 
 
 def test_no_raw_image_is_in_two_splits_of_a_source(source: Source) -> None:
-    own = (
-        {"train", "validation"}
-        if source.splits.get("test") and source.kind in ("mnist", "fashion_mnist")
-        else None
-    )
+    own = {"train", "validation"} if source.splits.get("test") and source.kind in ("mnist", "fashion_mnist") else None
     keys = [
         source.sample(split, i).key
         for split, count in source.splits.items()
@@ -121,9 +117,7 @@ def test_every_option_of_every_source_is_explained() -> None:
 
 
 def test_an_unknown_source_or_option_lists_the_valid_ones() -> None:
-    with pytest.raises(
-        UserError, match="unknown source 'mnits': choose one of digits, mnist, fashion_mnist, folder"
-    ):
+    with pytest.raises(UserError, match="unknown source 'mnits': choose one of digits, mnist, fashion_mnist, folder"):
         sources.get("mnits")
     with pytest.raises(UserError, match="'folder' has no option colour: it takes path, size, color"):
         open_source("folder", colour="grey")

@@ -20,7 +20,7 @@ from shards import index
 from shards.dataset import open_dataset
 from shards.errors import DataError
 from shards.loader import BatchStream, open_reader
-from shards.manifest import seal
+from shards.manifest import DERIVED_FOLDER, seal
 from shards.plan import Plan
 from shards.verify import verify
 from shards.writer import build
@@ -351,3 +351,15 @@ def test_a_read_only_data_set_can_be_read(
     assert not (root / ".verified.json").exists()
     assert len(list((tmp_path / "cache" / "infogan").iterdir())) == 1
     assert build(pattern(), root, shard_size=32, progress=False).samples == 120
+
+
+def test_what_others_derived_from_a_data_set_is_no_fault_and_is_dropped_by_a_rebuild(
+    root: Path, pattern: Callable[..., Any]
+) -> None:
+    kept = root / DERIVED_FOLDER / "extractor" / "weights"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"derived")
+    assert verify(root, progress=False) == []
+    build(pattern(), root, shard_size=32, workers=1, progress=False, force=True)
+    assert verify(root, progress=False) == []
+    assert not kept.exists()

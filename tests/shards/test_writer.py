@@ -136,9 +136,7 @@ def test_an_unfinished_build_of_other_options_is_refused(pattern: Any, tmp_path:
     assert verify(tmp_path / "set", progress=False) == []
 
 
-def test_finished_shards_are_kept_and_damaged_ones_built_again(
-    pattern: Any, tmp_path: Path, tree: Tree
-) -> None:
+def test_finished_shards_are_kept_and_damaged_ones_built_again(pattern: Any, tmp_path: Path, tree: Tree) -> None:
     read: list[int] = []
 
     class Counted(type(pattern())):  # type: ignore[misc]
@@ -161,11 +159,7 @@ def test_finished_shards_are_kept_and_damaged_ones_built_again(
     damaged.write_bytes(data)
     source.broken = False
     build(source, tmp_path / "set", shard_size=25, workers=1, progress=False)
-    read = [
-        int(line.split()[1])
-        for line in (tmp_path / "log").read_text().splitlines()
-        if line.startswith("train")
-    ]
+    read = [int(line.split()[1]) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("train")]
     assert read == list(range(25, 50))
     assert verify(tmp_path / "set", progress=False) == []
 
@@ -225,9 +219,7 @@ def test_a_killed_build_continues_to_the_same_bytes(pattern: Any, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_build_killed_at_many_moments_continues_to_the_same_bytes(
-    pattern: Any, tmp_path: Path, tree: Tree
-) -> None:
+def test_a_build_killed_at_many_moments_continues_to_the_same_bytes(pattern: Any, tmp_path: Path, tree: Tree) -> None:
     for seed in range(1, 6):
         (tmp_path / str(seed)).mkdir()
         killed_and_resumed(pattern, tmp_path / str(seed), tree, kills=5, seed=seed)
@@ -325,9 +317,7 @@ def test_no_space_left_is_one_line_and_leaves_nothing_torn(
     assert verify(tmp_path / "set", progress=False) == []
 
 
-def test_a_truly_full_disk_is_one_line_and_the_build_continues_elsewhere_later(
-    pattern: Any, tmp_path: Path
-) -> None:
+def test_a_truly_full_disk_is_one_line_and_the_build_continues_elsewhere_later(pattern: Any, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]

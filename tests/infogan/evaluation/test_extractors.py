@@ -114,7 +114,7 @@ def test_a_trained_extractor_is_kept_and_a_damaged_one_is_passed_over(
     assert again is not None and again.record == first.record
     other = Recipe(version=2, images_per_epoch_of=1, fewest_images=100, most_images=100)
     assert trained_classifier(dataset, CPU, recipe=other, only_cached=True) is None
-    (weights,) = (tmp_path / "extractors").glob("*/weights.safetensors")
+    (weights,) = (tmp_path / "derived" / "extractors").glob("*/weights.safetensors")
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
     weights.write_bytes(damaged)
@@ -141,5 +141,5 @@ def _link(source: Dataset, target: Dataset) -> None:
     """The same shards under another root, without the extractors that were trained there."""
     target.root.mkdir(exist_ok=True)
     for path in source.root.iterdir():
-        if path.name != "extractors":
+        if path.name != "derived":
             (target.root / path.name).symlink_to(path)
