@@ -173,7 +173,7 @@ def test_accelerate_launches_a_run(
     home = tmp_path / "home"
     (home / "accelerate").mkdir(parents=True)
     settings = home / "accelerate" / "default_config.yaml"
-    settings.write_text("compute_environment: LOCAL_MACHINE\nmixed_precision: bf16\nnum_processes: 1\nuse_cpu: true\n")
+    settings.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nnum_processes: 1\nuse_cpu: true\n")
     arguments = [
         "--config", "configs/own.yaml", "--run", "launched", f"data.path={data}", "batch=8", "stop=1 updates",
         "device=cpu", "threads=1", "precision=fp32", "eval.every_kimg=null",
