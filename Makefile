@@ -36,7 +36,7 @@ demo: $(READY)  ## train on the embedded handwritten digits and write a report
 
 test: $(READY)  ## run the tests, but not the slow ones
 	mkdir -p .cache
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --basetemp=.cache/tests -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --basetemp=.cache/tests -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(READY)  ## check style, formatting and types
 	$(BIN)/python -m ruff check $(RUFF) $(RUFF_RULES) .

@@ -199,7 +199,7 @@ def look_at_slurm(findings: Findings) -> Facts:
     """Which of SLURM's programs are there, and whether this is a job already."""
     found = {name: path for name in SLURM_PROGRAMS if (path := shutil.which(name))}
     if not found:
-        return {"programs": "none: sweeps run on this machine only"}
+        return {"programs": "none found"}
     facts: Facts = {"programs": ", ".join(found)}
     missing = [name for name in ("sbatch", "srun") if name not in found]
     if missing:

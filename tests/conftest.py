@@ -45,7 +45,9 @@ def make_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(shown).save(path)
         root = tmp_path_factory.mktemp("data") / f"bars{side}"
-        source = open_source("folder", path=str(raw), size=str(side), color="rgb" if colour else "grey", validation=0.1, test=0.1)
+        source = open_source(
+            "folder", path=str(raw), size=str(side), color="rgb" if colour else "grey", validation=0.1, test=0.1
+        )
         build(source, root, shard_size=24, workers=1, progress=False)
         return root
 

@@ -42,7 +42,9 @@ def tiny_config(registered: type[Any]) -> Callable[..., RunConfig]:
 
 def alone(patch: pytest.MonkeyPatch) -> None:
     """As in a process that accelerate has not seen yet, and that no launcher started."""
-    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "MASTER_")) or name in ("WORLD_SIZE", "RANK")]:
+    for name in [
+        name for name in os.environ if name.startswith(("ACCELERATE_", "MASTER_")) or name in ("WORLD_SIZE", "RANK")
+    ]:
         patch.delenv(name)
     AcceleratorState._reset_state(reset_partial_state=True)
 

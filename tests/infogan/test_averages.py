@@ -48,7 +48,10 @@ def test_the_average_starts_as_the_first_weights_and_never_trains() -> None:
 
 
 def test_while_training_a_norm_uses_its_batch_and_remembers_nothing() -> None:
-    for ours, theirs, shape in ((BatchNorm1d(4), nn.BatchNorm1d(4), (8, 4)), (BatchNorm2d(4), nn.BatchNorm2d(4), (8, 4, 3, 3))):
+    for ours, theirs, shape in (
+        (BatchNorm1d(4), nn.BatchNorm1d(4), (8, 4)),
+        (BatchNorm2d(4), nn.BatchNorm2d(4), (8, 4, 3, 3)),
+    ):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 1
         before = copy.deepcopy(ours.state_dict())
         torch.testing.assert_close(ours.train()(x), theirs.train()(x), rtol=0, atol=0)
@@ -57,19 +60,24 @@ def test_while_training_a_norm_uses_its_batch_and_remembers_nothing() -> None:
 
 
 def test_a_saved_norm_is_read_back_from_its_tensors_alone() -> None:
-    """safetensors keeps tensors, not torch's version marks, from which torch would conclude that a counter is missing."""
+    """safetensors keeps tensors, not torch's version marks, without which torch looks for a counter."""
     first, second = BatchNorm2d(4), BatchNorm2d(4)
     nn.init.normal_(first.weight)
     first.running_mean.fill_(3.0)  # type: ignore[union-attr]
     assert sorted(first.state_dict()) == ["bias", "running_mean", "running_var", "weight"]
     second.load_state_dict(dict(first.state_dict()))
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_statistics_are_the_means_of_the_batches_own() -> None:
     """Two norms in a row: what the second sees is the first's output under the statistics of its batch."""
     module = nn.Sequential(BatchNorm2d(3), nn.ReLU(), BatchNorm2d(3)).double().eval()
-    batches = [torch.randn(16, 3, 2, 2, generator=torch.Generator().manual_seed(i), dtype=torch.float64) * (i + 1) for i in range(5)]
+    batches = [
+        torch.randn(16, 3, 2, 2, generator=torch.Generator().manual_seed(i), dtype=torch.float64) * (i + 1)
+        for i in range(5)
+    ]
     estimate_statistics(module, iter(batches), module)
     inputs = [batches, [torch.relu(nn.BatchNorm2d(3, affine=False).double()(batch)) for batch in batches]]
     for layer, seen in zip((module[0], module[2]), inputs, strict=True):

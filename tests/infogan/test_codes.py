@@ -18,7 +18,9 @@ def test_a_categorical_bound_is_ln_k_less_the_cross_entropy() -> None:
     logits = torch.randn(64, 10, generator=seeded(), dtype=torch.float64)
     values = torch.randint(10, (64,), generator=seeded(1))
     expected = Categorical(logits=logits).log_prob(values) + Categorical(logits=torch.zeros(10)).entropy()
-    torch.testing.assert_close(code.bound(code.posterior(logits), values), expected, check_dtype=False, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        code.bound(code.posterior(logits), values), expected, check_dtype=False, rtol=0, atol=1e-6
+    )
 
 
 def test_a_categorical_bound_runs_from_nothing_known_to_all_known() -> None:
@@ -98,9 +100,7 @@ def test_the_input_is_the_noise_and_then_every_code_in_order() -> None:
 
 
 def test_qs_output_is_cut_in_the_same_order() -> None:
-    codes = Codes(
-        {"a": ContinuousCode(std="learned"), "kind": CategoricalCode(3), "b": ContinuousCode()}, Noise(4)
-    )
+    codes = Codes({"a": ContinuousCode(std="learned"), "kind": CategoricalCode(3), "b": ContinuousCode()}, Noise(4))
     assert codes.q_width == 2 + 3 + 1
     posteriors = codes.split(torch.tensor([[0.5, 0.0, 1.0, 2.0, 3.0, -0.25]]))
     a, kind, b = posteriors["a"], posteriors["kind"], posteriors["b"]

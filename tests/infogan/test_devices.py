@@ -28,18 +28,14 @@ def test_a_gpu_that_cannot_be_used_is_an_error_unless_the_cpu_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def too_old() -> None:
-        raise RuntimeError(
-            "The NVIDIA driver on your system is too old (found version 11040). Please update it."
-        )
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update it.")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "_gpu_is_there", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "init", too_old)
     for name in ("auto", "cuda", "cuda:0"):
-        with pytest.raises(
-            UserError, match=r"too old \(found version 11040\) .*update the driver.*device=cpu"
-        ):
+        with pytest.raises(UserError, match=r"too old \(found version 11040\) .*update the driver.*device=cpu"):
             devices.resolve_device(name)
     assert devices.resolve_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.version, "cuda", None)

@@ -108,7 +108,11 @@ def test_encode_returns_one_posterior_per_code(model: Model) -> None:
 
 def test_the_model_card_has_every_code_and_runs_as_it_is_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = (run / "export" / "README.md").read_text()
-    for line in ("| kind | categorical | 0 to 2 |", "| c1 | continuous | -1 to 1 (traversals: -2 to 2) |", "| c2 | continuous |"):
+    for line in (
+        "| kind | categorical | 0 to 2 |",
+        "| c1 | continuous | -1 to 1 (traversals: -2 to 2) |",
+        "| c2 | continuous |",
+    ):
         assert line in card
     assert "| 1.099 |" in card
     assert "| -0.226 |" in card
@@ -160,7 +164,9 @@ def test_a_traversal_moves_one_code_and_nothing_else(model: Model) -> None:
         still = [i for i in range(table.shape[2]) if i not in moving]
         assert torch.equal(table[:, :, still], table[:, :1, still].expand(-1, len(captions), -1))
         assert not torch.equal(table[:, 0, moving], table[:, 1, moving])
-    assert traversal_latents(model.codes, "c1", 1, 0)[0].values["c1"].tolist() == pytest.approx(np.linspace(-2, 2, 10).tolist())
+    assert traversal_latents(model.codes, "c1", 1, 0)[0].values["c1"].tolist() == pytest.approx(
+        np.linspace(-2, 2, 10).tolist()
+    )
     assert traversal_latents(model.codes, "kind", 1, 0)[1] == ["0", "1", "2"]
 
 

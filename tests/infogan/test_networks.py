@@ -75,7 +75,11 @@ def passed_through(module: nn.Module, x: Tensor) -> list[tuple[Any, ...]]:
     passed: list[tuple[Any, ...]] = []
 
     def note(part: nn.Module, inputs: Any, output: Tensor) -> None:
-        bias = "+b" if not isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and getattr(part, "bias", None) is not None else ""
+        bias = (
+            "+b"
+            if not isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and getattr(part, "bias", None) is not None
+            else ""
+        )
         passed.append((type(part).__name__ + bias, *output.shape[1:]))
 
     hooks = [part.register_forward_hook(note) for part in module.modules() if not list(part.children())]
@@ -183,7 +187,7 @@ def test_first_weights_depend_on_the_seed_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_real_and_fake_pass_the_critic_apart(name: str) -> None:
-    """BatchNorm sees them apart: one call is to the bit what two separate calls are, and not what a joined batch gives."""
+    """BatchNorm sees them apart: one call is to the bit what two calls are, not what a joined batch gives."""
     network, _, critic = built(name)
     real, fake = torch.rand(8, *network.image_shape), torch.rand(8, *network.image_shape) * 0.2 - 0.5
     both = critic(real, fake)
@@ -215,7 +219,9 @@ def test_first_weights_have_the_official_codes_statistics() -> None:
                 assert not part.bias.any()
 
 
-@pytest.mark.parametrize(("network", "expected"), [(MNIST(), (0.0, 1.0)), (FashionMNIST(), (-1.0, 1.0)), (Colour32(), (-1.0, 1.0))])
+@pytest.mark.parametrize(
+    ("network", "expected"), [(MNIST(), (0.0, 1.0)), (FashionMNIST(), (-1.0, 1.0)), (Colour32(), (-1.0, 1.0))]
+)
 def test_the_image_range_is_that_of_the_last_activation(network: Network, expected: tuple[float, float]) -> None:
     assert network.image_range == expected
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)

@@ -184,7 +184,9 @@ class PlainMNIST:
         real_logit, _ = self.criticise(real)
         fake_logit, q = self.criticise(fake)
         ones, zeros = torch.ones_like(real_logit), torch.zeros_like(real_logit)
-        adversarial = F.binary_cross_entropy_with_logits(real_logit, ones) + F.binary_cross_entropy_with_logits(fake_logit, zeros)
+        adversarial = F.binary_cross_entropy_with_logits(real_logit, ones) + F.binary_cross_entropy_with_logits(
+            fake_logit, zeros
+        )
         return adversarial - self.information(q, latents)
 
     def generator_loss(self, latents: Any) -> Tensor:
@@ -227,7 +229,9 @@ def test_updates_are_those_of_a_plain_loop(
     optimizers = {"critic": PlainAdam(plain.d, 2e-4), "generator": PlainAdam(plain.g, 1e-3)}
     dtype = torch.float64 if precision == "fp64" else torch.float32
     for update in range(updates):
-        images = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(update))
+        images = torch.randint(
+            0, 256, (8, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(update)
+        )
         statistics = learner.update([images], update * 8)
         latents = {
             phase: learner.codes.sample(8, draws(3, f"latents/{phase}", update * 8)).to(torch.device("cpu"), dtype)
@@ -257,8 +261,8 @@ def test_updates_are_those_of_a_plain_loop(
     expected |= {f"ema/{k}": v for k, v in average.items()}
     assert found.keys() == expected.keys()
     for name, value in found.items():
-        # Adam's first steps are as long as the learning rate and of the gradient's sign, so that a gradient which is zero
-        # but for rounding may go either way: in float32 so few entries may.
+        # Adam's first steps are as long as the learning rate and of the gradient's sign, so that a gradient which is
+        # zero but for rounding may go either way: in float32 so few entries may.
         far = (value.detach() - expected[name].detach()).abs() > (1e-7 if precision == "fp64" else 2e-5)
         assert far.double().mean().item() <= (0 if precision == "fp64" else 0.005), name
     for name, value in moments.items():
@@ -277,7 +281,12 @@ def test_the_same_arguments_give_the_same_draws_and_any_other_do_not() -> None:
     first = drawn(1, "latents/critic", 128)
     torch.manual_seed(1)
     assert drawn(1, "latents/critic", 128) == first
-    others = [(2, "latents/critic", 128), (1, "latents/generator", 128), (1, "latents/critic", 256), (1, "latents/critic")]
+    others = [
+        (2, "latents/critic", 128),
+        (1, "latents/generator", 128),
+        (1, "latents/critic", 256),
+        (1, "latents/critic"),
+    ]
     assert len({tuple(drawn(*other)) for other in others} | {tuple(first)}) == 5
 
 

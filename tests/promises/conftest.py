@@ -34,9 +34,9 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """The only line that begins with `error:`; nothing that looks like a traceback may stand beside it."""
+        """The only line that begins with `error:` or `error (rank n):`; no traceback may stand beside it."""
         assert "Traceback" not in self.output, self.output
-        lines = [line for line in self.output.splitlines() if line.startswith("error: ")]
+        lines = [line for line in self.output.splitlines() if line.startswith(("error: ", "error (rank "))]
         assert len(lines) == 1, self.output
         return lines[0]
 
@@ -197,7 +197,7 @@ def checkpoints_of() -> Callable[[Path], list[str]]:
 
 @pytest.fixture(scope="session")
 def left_by() -> Callable[[Path], Left]:
-    """Reads a finished run. How many bytes its log has depends on how its times happen to be written, so that is left out."""
+    """Reads a finished run. The bytes of its log depend on how its times happen to be written: left out."""
 
     def read(run: Path) -> Left:
         last = run / "checkpoints" / checkpoint_names(run)[-1]

@@ -1,8 +1,8 @@
 """Runs the command `infogan` many times in processes of their own without paying for the imports each time.
 
 It imports what a training run needs, trains nothing, and forks for every request: a child is then a process that has
-just been started, with the network of tests/tiny.py registered, and can be killed like any other. One JSON object a line
-on stdin asks; one number a line on stdout answers: the child's process id, or, for `wait`, how it ended.
+just been started, with the network of tests/tiny.py registered, and can be killed like any other. One JSON object a
+line on stdin asks; one number a line on stdout answers: the child's process id, or, for `wait`, how it ended.
 """
 
 import json

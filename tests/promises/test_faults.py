@@ -303,7 +303,8 @@ def test_the_best_checkpoint_is_kept_beside_the_last_two(
     """Scores that are best at the second of five evaluations."""
     scored = (
         "import infogan.monitor as m\n"
-        "m.validation_score = lambda model, data: {'validation/accuracy/kind': 1 - abs(model.origin.update - 10) / 100}\n"
+        "score = lambda update: 1 - abs(update - 10) / 100\n"
+        "m.validation_score = lambda model, data: {'validation/accuracy/kind': score(model.origin.update)}\n"
         "m.refresh = lambda *arguments: None"
     )
     infogan.good("train", str(tiny_preset), "--run", "scored", "eval.every_kimg=0.04", "stop=25 updates", before=scored)

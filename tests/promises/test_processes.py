@@ -168,12 +168,14 @@ def accelerate_launch(folder: Path, environment: dict[str, str], *arguments: str
 def test_accelerate_launches_a_run(
     tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]]
 ) -> None:
-    """With the settings file in the home folder that accelerate reads without saying so: first against ours, then away."""
+    """With the settings file in the home folder that accelerate reads without a word: first against ours, then away."""
     data = make_data(32, colour=True, images=40)
     home = tmp_path / "home"
     (home / "accelerate").mkdir(parents=True)
     settings = home / "accelerate" / "default_config.yaml"
-    settings.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nnum_processes: 1\nuse_cpu: true\n")
+    settings.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nnum_processes: 1\n"
+    )
     arguments = [
         "--config", "configs/own.yaml", "--run", "launched", f"data.path={data}", "batch=8", "stop=1 updates",
         "device=cpu", "threads=1", "precision=fp32", "eval.every_kimg=null",
