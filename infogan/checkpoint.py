@@ -139,7 +139,7 @@ def find(run: Path, which: str) -> Checkpoint:
     if which == "latest":
         return open_checkpoint(found[-1])
     if which == "best":
-        best = open_checkpoint(found[-1]).state["best"]
+        best = best_of(run, open_checkpoint(found[-1]).state)
         return open_checkpoint(run / "checkpoints" / best["folder"] if best else found[-1])
     for folder in found:
         if which.replace(".", "", 1).isdigit() and float(folder.name.removeprefix("kimg-")) == float(which):
@@ -148,10 +148,19 @@ def find(run: Path, which: str) -> Checkpoint:
     raise UserError(f"run {run}: no checkpoint {which!r}; say latest, best or one of these kimg: {have}")
 
 
-def prune(run: Path, keep: int, best: str | None) -> None:
-    """Delete all checkpoints but the newest `keep` and the one whose folder is called `best`."""
-    for folder in folders(run)[:-keep]:
-        if folder.name != best:
+def best_of(run: Path, state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The best checkpoint by a state: `{"folder", "metric", "value"}`; None where none was scored, or it is gone."""
+    best = state["best"]
+    return best if best is not None and (run / "checkpoints" / best["folder"]).is_dir() else None
+
+
+def prune(run: Path, keep: int) -> None:
+    """Delete all checkpoints but the newest `keep` and those that one of these calls the best."""
+    found = folders(run)
+    states = [json.loads((folder / "state.json").read_bytes()) for folder in found[-keep:]]
+    wanted = {best["folder"] for state in states if (best := state["best"]) is not None}
+    for folder in found[:-keep]:
+        if folder.name not in wanted:
             shutil.rmtree(folder)
 
 

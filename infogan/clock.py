@@ -1,6 +1,8 @@
 """Throughput, and when a training process next looks up from its work."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Clock:
@@ -29,6 +31,17 @@ class Clock:
         }
         self._interval_begun, self._images, self._waited_before = now, 0, self._waited
         return found
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the block's time: pictures, scores and checkpoints are not training."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - begun
+            self._begun += spent
+            self._interval_begun += spent
 
     def check_due(self) -> bool:
         return self._updates >= self._next_check

@@ -95,7 +95,7 @@ class ContinuousCode:
     """A continuous code ~ Unif(-1, 1) with a Gaussian Q.
 
     `std` says where Q's standard deviation comes from: `fixed` at `sigma` (the paper's presets: 1, which makes the
-    loss half a squared error), `learned` by Q's head, or `clamped`: learned, but never below `sigma`, which keeps the
+    loss half a squared error), `learned` by Q's head, or `clamped`: learned, but always above `sigma`, which keeps the
     bound from running away as the deviation collapses.
     """
 
@@ -135,7 +135,8 @@ class ContinuousCode:
             return ContinuousPosterior(mean, torch.full_like(mean, self.sigma))
         log_std = q[:, 1]
         if self.std == "clamped":
-            log_std = log_std.clamp(min=math.log(self.sigma))
+            floor = math.log(self.sigma)
+            log_std = floor + F.softplus(log_std - floor)  # a hard clamp would have no gradient back up
         return ContinuousPosterior(mean, log_std.exp())
 
     def bound(self, posterior: Posterior, values: Tensor) -> Tensor:

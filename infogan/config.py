@@ -17,6 +17,8 @@ from infogan.objectives import NonSaturating, Objective
 
 ReaderKind = Literal["auto", "resident", "indexed"]
 
+RESERVED = ("n", "seed", "codes")  # what `Model.sample` calls its own parameters
+
 RUNTIME = (
     "data.path",
     "data.reader",
@@ -153,8 +155,8 @@ class RunConfig:
     part of it into that many forward and backward passes. `check_interval`: seconds between the moments at which all
     processes agree on whether to stop."""
 
-    codes: dict[str, Code]
     network: Network
+    codes: dict[str, Code] = field(default_factory=dict)
     seed: int = 0
     data: Data = Data()
     noise: Noise = field(default_factory=Noise)
@@ -186,8 +188,10 @@ class RunConfig:
         if self.noise.size == 0 and not self.codes:
             raise ValueError("codes: none, and noise.size is 0: the generator would have no input")
         for name in self.codes:
-            if not name.isidentifier():
-                raise ValueError(f"codes: {name!r}: a code's name must be a word of letters, digits and _")
+            if not name.isidentifier() or name in RESERVED:
+                raise ValueError(
+                    f"codes: {name!r}: a code's name must be a word of letters, digits and _, and none of {RESERVED}"
+                )
 
     def latent_codes(self) -> Codes:
         """The codes and the noise as one object that can be sampled."""

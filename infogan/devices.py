@@ -6,6 +6,7 @@ A GPU that is present but cannot be used is an error: nobody should train for da
 
 import errno
 import os
+import platform
 import re
 import warnings
 from pathlib import Path
@@ -94,6 +95,16 @@ def nvidia_driver() -> str | None:
         return None
     match = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
     return match.group() if match else None
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1) if match else platform.processor() or platform.machine()
 
 
 def cpu_flags() -> frozenset[str]:

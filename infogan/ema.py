@@ -17,6 +17,11 @@ class EmaGenerator:
         self._trained: list[Tensor] = list(generator.parameters())
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew at the trained weights as they stand."""
+        torch._foreach_copy_(self._own, self._trained)
+
+    @torch.no_grad()
     def update(self, images: int, batch: int) -> None:
         """Move towards the trained weights after an update of `batch` images that ends at `images` seen."""
         half_life = min(self.half_life, max(images * self.rampup, 1e-8))

@@ -5,8 +5,8 @@ Nothing else asks how many processes there are in order to reduce a gradient, or
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from infogan.config import RunConfig
 from infogan.devices import auto_precision, resolve_device
 from shards.errors import UserError
+from shards.workers import available_cores
 
 # DDP sees two layouts in the weights of a convolution from one channel, whose strides are the same to anyone else
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -44,7 +46,6 @@ class Engine:
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision=precision if precision in AUTOCAST else "no",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
@@ -52,7 +53,7 @@ class Engine:
         self._check_world(config)
         self.config = replace(config, precision=precision)
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
-        self.threads = config.threads or max(1, _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        self.threads = config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         torch.set_num_threads(self.threads)
         # accelerate has one scaler for every optimizer; a generator and a critic overflow at different scales
         self._scalers = {phase: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for phase in PHASES}
@@ -65,10 +66,10 @@ class Engine:
         """`module` as it is called in the phase that trains it: with several processes, gradients are averaged."""
         if self.world == 1:
             return module
+        devices = [self.device] if self.device.type == "cuda" else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*broadcast_buffers")
-            wrapped: nn.Module = self.accelerator.prepare_model(module)
-        return wrapped
+            return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def autocast(self) -> Any:
         """Context in which networks run in the run's precision."""
@@ -91,7 +92,8 @@ class Engine:
         statistics: dict[str, Tensor] = {}
         for position, loss in enumerate(losses):
             last = position == len(losses) - 1
-            with nullcontext() if last else self.accelerator.no_sync(module):
+            several = isinstance(module, DistributedDataParallel)
+            with module.no_sync() if several and not last else nullcontext():  # type: ignore[operator]
                 with self.autocast():
                     value, found = loss()
                 scaler.scale(value / len(losses)).backward()
@@ -125,6 +127,14 @@ class Engine:
             values /= self.world
         return values
 
+    def gather(self, values: Tensor) -> Tensor:
+        """The `values` [n] of every process, in the order of ranks: [processes, n]."""
+        if self.world == 1:
+            return values[None]
+        parts = [torch.empty_like(values) for _ in range(self.world)]
+        dist.all_gather(parts, values)
+        return torch.stack(parts)
+
     def agree(self, values: Sequence[int]) -> list[int]:
         """Element-wise maximum over all processes of a few integers: what one rank knows, all know."""
         if self.world == 1:
@@ -137,11 +147,11 @@ class Engine:
         """Wait until every process is here."""
         self.accelerator.wait_for_everyone()
 
-    @contextmanager
-    def main_first(self) -> Iterator[bool]:
-        """Rank 0 alone does the block's work (told by the value); the others wait for it."""
+    def on_main(self, work: Callable[[], object]) -> None:
+        """Let rank 0 do `work` while the others wait for it."""
         try:
-            yield self.is_main
+            if self.is_main:
+                work()
         finally:
             self.barrier()
 
@@ -212,7 +222,3 @@ def _default_file_note() -> str:
     keys = ("mixed_precision", "gradient_accumulation_steps", "num_processes")
     found = [f"{key}: {settings[key]}" for key in keys if isinstance(settings, dict) and key in settings]
     return f" (read silently from {path}: {', '.join(found)})" if found else ""
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

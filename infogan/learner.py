@@ -15,6 +15,8 @@ from infogan.networks import Critic, to_network_range
 from infogan.phases import LossFunction, Players, Statistics, build_phases
 from infogan.randomness import generator as draws
 
+MOST_SKIPPED = 50  # updates in a row that fp16 may skip before the run counts as failed
+
 
 class Learner:
     """The players of a run at their first weights, and how they are updated.
@@ -41,6 +43,7 @@ class Learner:
         players = Players(self.generator, critic, engine.wrap(self.generator), engine.wrap(critic))
         self._phases = build_phases(players, self.codes, config.objective)
         self._failed_at = torch.full((len(PHASES),), -1, dtype=torch.int64, device=engine.device)
+        self._failures = torch.zeros_like(self._failed_at)
 
     @property
     def generator(self) -> nn.Module:
@@ -101,13 +104,14 @@ class Learner:
         return [whole[part * size : (part + 1) * size].to(engine.device, engine.dtype) for part in parts]
 
     def _note_failures(self, flags: Tensor, images: int, statistics: Statistics) -> None:
-        """Remember on the device the first update of each phase whose gradients were not finite; in fp16, which
-        skips such updates while it looks for a loss scale, count them instead."""
-        if self.config.precision == "fp16":
+        """Remember on the device the update at which each phase failed: the first whose gradients were not finite, or
+        in fp16, which skips such updates while it looks for a loss scale, the last of too many in a row."""
+        fp16 = self.config.precision == "fp16"
+        if fp16:
             statistics["skipped"] = flags.sum()
-        else:
-            first = (flags > 0) & (self._failed_at < 0)
-            self._failed_at = torch.where(first, images // self.config.batch, self._failed_at)
+        self._failures = torch.where(flags > 0, self._failures + 1, 0)
+        first = (self._failures >= (MOST_SKIPPED if fp16 else 1)) & (self._failed_at < 0)
+        self._failed_at = torch.where(first, images // self.config.batch, self._failed_at)
 
 
 def _bind(loss: LossFunction, real: Tensor, latents: Latents) -> Callable[[], tuple[Tensor, Statistics]]:

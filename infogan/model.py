@@ -10,6 +10,7 @@ import copy
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,8 @@ def load(path: str | Path, *, which: str = "latest", data: str | Path | None = N
     """
     path = Path(path)
     if (path / "generator.safetensors").is_file():
+        if which != "latest":
+            raise UserError(f"{path}: an export holds one checkpoint, not {which!r}; give its run instead")
         return load_export(path, device)
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: neither a run nor an exported model; a run folder holds config.yaml and checkpoints/")
@@ -184,8 +187,9 @@ def from_checkpoint(
     critic = config.network.critic(codes.q_width)
     found.load_into("ema", generator)
     found.load_into("critic", critic)
-    reader = open_reader(dataset, "train", kind=config.data.reader)
-    return snapshot(config, generator, critic, reader, origin_of(run, found.digest, found.state, dataset), device)
+    origin = origin_of(run, found.digest, found.state, dataset)
+    with closing(open_reader(dataset, "train", kind=config.data.reader)) as reader:
+        return snapshot(config, generator, critic, reader, origin, device)
 
 
 def origin_of(run: Path, checkpoint_digest: str, state: Mapping[str, Any], dataset: Dataset) -> Origin:

@@ -20,7 +20,7 @@ from infogan.health import complaints, overlaps
 from infogan.model import Model
 from infogan.pictures import curves, run_pictures
 from infogan.tracking import Log, read_log
-from shards import Dataset, atomic, open_reader
+from shards import Dataset, Reader, atomic, open_reader
 
 Say = Callable[[str], None]
 BAR = "{percentage:3.0f}%|{bar}| {n:,.0f}/{total:,.0f} kimg [{elapsed}<{remaining}{postfix}]"
@@ -52,8 +52,13 @@ class Score:
 class Monitor:
     """Writes what rank 0 has to tell. On other ranks `log` is None, and `report`, all they call, does nothing."""
 
-    def __init__(self, run: Path, config: RunConfig, dataset: Dataset, log: Log | None, kimg: float, say: Say) -> None:
+    def __init__(
+        self, run: Path, config: RunConfig, dataset: Dataset, reader: Reader, log: Log | None, kimg: float, say: Say
+    ) -> None:
         self.run, self.config, self.dataset, self.log, self._say = run, config, dataset, log, say
+        self._readers = {"train": reader}
+        if log is not None and dataset.manifest.splits["validation"].samples:
+            self._readers["validation"] = open_reader(dataset, "validation", kind="indexed", workers=0)
         self.codes = config.latent_codes()
         stop = config.stop.images(config.batch, dataset.manifest.splits["train"].samples)
         shown = log is not None and sys.stderr.isatty()
@@ -86,7 +91,7 @@ class Monitor:
 
     def validate(self, model: Model) -> Score:
         """Score on the validation split, log it, warn of codes that do one thing, and refresh the report's page."""
-        scores = validation_score(model, self.dataset)
+        scores = validation_score(model, self.dataset, self._readers)
         assert self.log is not None
         self.log.write({"kimg": model.origin.kimg, "update": model.origin.update, **scores})
         images = self._validation_images()
@@ -97,9 +102,9 @@ class Monitor:
 
     def _validation_images(self) -> Tensor:
         """The first validation images, uint8 [n, C, H, W]; none where the split is empty."""
-        if not self.dataset.manifest.splits["validation"].samples:
+        if "validation" not in self._readers:
             return torch.empty(0)
-        reader = open_reader(self.dataset, "validation", kind="indexed", workers=0)
+        reader = self._readers["validation"]
         return reader.gather(np.arange(min(OVERLAP_IMAGES, reader.samples))).images
 
     def log_length(self) -> int:
@@ -109,6 +114,8 @@ class Monitor:
 
     def close(self) -> None:
         self._bar.close()
+        if "validation" in self._readers:
+            self._readers["validation"].close()
         if self.log is not None:
             self.log.close()
 

@@ -8,10 +8,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,11 @@ from infogan import checkpoint as checkpoints
 from infogan import settings
 from infogan.checkpoint import Checkpoint
 from infogan.config import RunConfig, digest, identity, to_plain
+from infogan.devices import cpu_name
 from infogan.engine import Engine
 from shards import atomic
 from shards.errors import UserError
+from shards.versions import installed
 
 PACKAGES = (
     "torch",
@@ -73,13 +74,21 @@ def refuse_changes(run: Path, config: RunConfig, saved: RunConfig) -> None:
         )
 
 
-def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None) -> None:
-    """Write the resolved config and where this start happens; the config's first line holds its digest."""
+def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None, say: Callable[[str], None]) -> None:
+    """Write the resolved config and where this start happens; the config's first line holds its digest.
+
+    Says so where processes or threads are others than at the last start: the sums of floating-point numbers then are
+    taken in another order, and the run goes on equally well, but not to the same bits.
+    """
     text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
     atomic.write_text(run / "config.yaml", f"# resolved config of this run; digest {digest(config)}\n{text}")
     path = run / "environment.json"
     starts = json.loads(path.read_bytes())["starts"] if path.is_file() else []
-    atomic.write_json(path, {"format": 1, "starts": [*starts, environment(engine) | {"from": origin}]})
+    now = environment(engine) | {"from": origin}
+    for what in ("processes", "threads"):
+        if starts and starts[-1][what] != now[what]:
+            say(f"{now[what]} {what} now, {starts[-1][what]} before: the last bits of the weights may differ")
+    atomic.write_json(path, {"format": 1, "starts": [*starts, now]})
 
 
 @contextmanager
@@ -121,7 +130,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "threads": engine.threads,
         "precision": engine.config.precision,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed(name) for name in PACKAGES},
         "commit": _commit(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
@@ -135,23 +144,6 @@ def starting_weights(source: str, run: Path) -> Checkpoint:
     if not (Path(folder) / "checkpoints").is_dir():
         raise UserError(f"--from {source}: {folder} holds no run with checkpoints")
     return checkpoints.find(Path(folder), which or "latest")
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

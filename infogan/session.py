@@ -98,9 +98,7 @@ def _go_on(
         trainer.resume(found)
     elif start_from is not None:
         trainer.start_from(runs.starting_weights(start_from, run))
-    with engine.main_first() as main:
-        if main:
-            runs.begin(run, config, engine, origin=start_from)
+    engine.on_main(lambda: runs.begin(run, config, engine, origin=start_from, say=say))
     outcome = trainer.train(say)
     if outcome.finished:
         trainer.finish()

@@ -6,8 +6,9 @@ runs may differ.
 """
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,20 @@ class Means:
         self._sum = values if self._sum is None else self._sum + values
         self.count += 1
 
-    def state(self) -> dict[str, Any]:
-        """JSON-able; a double survives JSON to the bit."""
-        sums = [] if self._sum is None else self._sum.tolist()
-        return {"count": self.count, "sums": dict(zip(self._names, sums, strict=True))}
+    def state(self, gather: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """The sums of every process, JSON-able; a double survives JSON to the bit.
 
-    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        self._names, self.count = list(state["sums"]), state["count"]
-        self._sum = (
-            torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=device) if self.count else None
-        )
+        `gather` makes [processes, n] of each process's [n].
+        """
+        sums = [] if self._sum is None else gather(self._sum).tolist()
+        return {"count": self.count, "names": self._names, "sums_by_rank": sums}
+
+    def load(self, state: Mapping[str, Any], rank: int, world: int, device: torch.device) -> None:
+        """Take this rank's sums; where the number of processes changed, each takes the mean, whose mean is the same."""
+        self._names, self.count = list(state["names"]), state["count"]
+        if self.count:
+            sums = torch.tensor(state["sums_by_rank"], dtype=torch.float64, device=device)
+            self._sum = sums[rank] if len(sums) == world else sums.mean(dim=0)
 
     def take(self, reduce: Any) -> dict[str, float]:
         """The means since the last call, passed through `reduce` (a mean over processes), and start again."""
@@ -68,11 +73,12 @@ class Log:
                     "put the log back, or take the weights into a new run with --from"
                 )
             self._file.truncate(length)
+            self._file.seek(length)
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=round(kimg * 1000) + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
         with explained(self.path):
-            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.write(json.dumps({name: _finite(value) for name, value in row.items()}).encode() + b"\n")
             self._file.flush()
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("kimg", "update"):
@@ -88,6 +94,11 @@ class Log:
     def close(self) -> None:
         self._board.close()
         self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for both."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ class Outcome:
 
 
 class Trainer:
-    """Trains one run, from its latest checkpoint where it has one, else from its first weights."""
+    """Trains one run: from its first weights, unless `resume` or `start_from` is called before `train`."""
 
     def __init__(self, engine: Engine, config: RunConfig, run: Path, dataset: Dataset) -> None:
         self.engine, self.config, self.run, self.dataset = engine, config, run, dataset
@@ -51,37 +51,53 @@ class Trainer:
     # ---- from and to disk -------------------------------------------------------------------------------------
 
     def start_from(self, found: checkpoints.Checkpoint) -> None:
-        """Take another run's weights, and nothing else of it."""
+        """Take another run's generator and critic, nothing else; the EMA begins anew from that generator."""
         self.learner.load_weights(found)
+        self.learner.ema.restart()
 
     def resume(self, found: checkpoints.Checkpoint) -> None:
-        """Go on from a checkpoint of this run."""
+        """Go on from a checkpoint of this run; one of another run, or of another sharding of the data, is refused."""
+        if found.state["config_digest"] != digest(self.config):
+            raise UserError(
+                f"checkpoint {found.folder}: of a run with another config "
+                f"(digest {found.state['config_digest'][:12]}); remove it, or take its weights into a new run with --from"
+            )
+        if found.state["shard_sizes"] != self.plan.sizes.tolist():
+            raise UserError(
+                f"data {self.dataset.root}: its train split is cut into other shards than this run began with, which "
+                "changes the order of the images; point data.path at the same build, or start a new run with --from"
+            )
         self.learner.load_weights(found)
         self.learner.load_optimizers(found)
         self.images = found.images
         self.log_length = found.state["log_bytes"]
-        self.means.load(found.state["means"], self.engine.device)
+        self.means.load(found.state["means"], self.engine.rank, self.engine.world, self.engine.device)
         self.engine.load_scaler_state(found.state["scalers"])
-        self.best = found.state["best"]
+        self.best = checkpoints.best_of(self.run, found.state)
 
-    def _state(self, log_bytes: int) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
+        """Where training stands, JSON-able; every process has to ask for it."""
         return {
             "images": self.images,
             **self._position(),
             "config_digest": digest(self.config),
             "data_digest": self.dataset.manifest.digest,
-            "log_bytes": log_bytes,
-            "means": self.means.state(),
+            "shard_sizes": self.plan.sizes.tolist(),
+            "means": self.means.state(self.engine.gather),
             "scalers": self.engine.scaler_state(),
             "best": self.best,
         }
 
-    def _save(self, monitor: Monitor) -> Path:
-        """Write a checkpoint, on rank 0."""
-        modules, optimizers = self.learner.tensors()
-        folder = checkpoints.save(self.run, modules, optimizers, self._state(monitor.log_length()))
-        checkpoints.prune(self.run, self.config.checkpoint.keep, self.best["folder"] if self.best else None)
-        return folder
+    def _save(self, monitor: Monitor) -> None:
+        """Write a checkpoint; every process returns when it stands."""
+        state = self._state()
+
+        def write() -> None:
+            modules, optimizers = self.learner.tensors()
+            checkpoints.save(self.run, modules, optimizers, state | {"log_bytes": monitor.log_length()})
+            checkpoints.prune(self.run, self.config.checkpoint.keep)
+
+        self.engine.on_main(write)
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 
@@ -94,7 +110,7 @@ class Trainer:
             accumulation=config.accumulation, start=self.images, stop=self.stop_images,
         )  # fmt: skip
         clock = Clock(config.check_interval)
-        monitor = Monitor(self.run, config, self.dataset, log, self.images / 1000, say)
+        monitor = Monitor(self.run, config, self.dataset, self.reader, log, self.images / 1000, say)
         signal_name = None
         with closing(monitor), stream, Interruption() as interruption:
             batches = iter(stream)
@@ -106,12 +122,13 @@ class Trainer:
                     signal_name = self._agree(interruption, clock)
                 if self._due(config.log.every_kimg):
                     monitor.report(self._row(clock))
-                if self._due(config.images.every_kimg):
-                    self._on_main(lambda: monitor.picture(self._model()))
-                if self._due(config.eval.every_kimg):
-                    self._on_main(lambda: self._note_score(monitor.validate(self._model())))
-                if signal_name or saving:
-                    self._on_main(lambda: self._save(monitor))
+                with clock.paused():
+                    if self._due(config.images.every_kimg):
+                        engine.on_main(lambda: monitor.picture(self._model()))
+                    if self._due(config.eval.every_kimg):
+                        engine.on_main(lambda: self._note_score(monitor.validate(self._model())))
+                    if signal_name or saving:
+                        self._save(monitor)
         return Outcome(self.images, self.images >= self.stop_images, signal_name)
 
     def _update(self, batches: Iterator[Batch]) -> Statistics:
@@ -153,7 +170,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Make the final pictures, curves and exported model of the checkpoint that training ended with."""
-        self._on_main(lambda: final_products(self.run, self._model(checkpoints.find(self.run, "latest").digest)))
+        self.engine.on_main(lambda: final_products(self.run, self._model(checkpoints.find(self.run, "latest").digest)))
 
     # ---- at intervals -----------------------------------------------------------------------------------------
 
@@ -173,12 +190,6 @@ class Trainer:
 
     def _position(self) -> dict[str, Any]:
         return {"kimg": self.images / 1000, "update": self.images // self.config.batch}
-
-    def _on_main(self, work: Callable[[], object]) -> None:
-        """Let rank 0 work while the others wait."""
-        with self.engine.main_first() as main:
-            if main:
-                work()
 
     def _model(self, checkpoint_digest: str = "") -> Model:
         """The EMA generator and the critic as they stand, ready to be judged."""

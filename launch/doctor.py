@@ -55,9 +55,7 @@ def _page(report: dict[str, Facts], findings: Findings) -> Iterator[str]:
     for title, facts in report.items():
         yield click.style(title, bold=True)
         width = max(map(len, facts), default=0)
-        yield from (
-            f"  {name:<{width}}  {'missing' if value is None else value}" for name, value in facts.items()
-        )
+        yield from (f"  {name:<{width}}  {'missing' if value is None else value}" for name, value in facts.items())
         yield ""
     yield from (f"note: {note}" for note in findings.notes)
     yield from (click.style(f"problem: {problem}", fg="red") for problem in findings.problems)

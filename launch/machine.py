@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from launch.cli import DISTRIBUTION
+from shards.versions import installed
 
 Facts = dict[str, str | None]
 
@@ -57,16 +58,16 @@ class Findings:
 def look_at_machine(findings: Findings) -> Facts:
     import psutil
 
+    from shards.workers import available_cores
+
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(Path.cwd())
     if disk.free < LITTLE_DISK:
-        findings.notes.append(
-            f"only {_gib(disk.free)} free in {Path.cwd()}, where runs and data sets go by default"
-        )
+        findings.notes.append(f"only {_gib(disk.free)} free in {Path.cwd()}, where runs and data sets go by default")
     facts: Facts = {
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": platform.platform(),
-        "cores": f"{_usable_cores()} usable of {os.cpu_count()}",
+        "cores": f"{available_cores()} usable of {os.cpu_count()}",
         "memory": f"{_gib(memory.available)} available of {_gib(memory.total)}",
         "disk here": f"{_gib(disk.free)} free of {_gib(disk.total)}",
     }
@@ -82,7 +83,7 @@ def look_at_our_packages(findings: Findings) -> Facts:
     """Where launch, infogan, shards and slurm come from: these are names that other packages use too."""
     root = Path(__file__).resolve().parent.parent
     owners = metadata.packages_distributions()
-    facts: Facts = {DISTRIBUTION: _version(DISTRIBUTION) or "not installed, used from a folder"}
+    facts: Facts = {DISTRIBUTION: installed(DISTRIBUTION) or "not installed, used from a folder"}
     for name in OUR_PACKAGES:
         folder = _folder(name)
         facts[name] = str(folder) if folder else None
@@ -92,9 +93,7 @@ def look_at_our_packages(findings: Findings) -> Facts:
             findings.problems.append(f"package {name} is not ours but {folder}, first on sys.path: remove it")
         others = sorted(set(owners.get(name, ())) - {DISTRIBUTION})
         if others:
-            findings.problems.append(
-                f"package {name} is also installed by {', '.join(others)}: uninstall that"
-            )
+            findings.problems.append(f"package {name} is also installed by {', '.join(others)}: uninstall that")
     return facts
 
 
@@ -108,7 +107,7 @@ def look_at_dependencies(findings: Findings) -> Facts:
         extra = re.search(r'extra == "(\w+)"', line)
         if extra and extra.group(1) == "dev":
             continue
-        found = _version(requirement.name)
+        found = installed(requirement.name)
         if found is None:
             facts[requirement.name] = "not installed" + (f" (extra {extra.group(1)})" if extra else "")
             if not extra:
@@ -116,9 +115,7 @@ def look_at_dependencies(findings: Findings) -> Facts:
             continue
         facts[requirement.name] = f"{found}  {_folder(MODULE_NAMES.get(requirement.name, requirement.name))}"
         if not requirement.specifier.contains(found, prereleases=True):
-            findings.problems.append(
-                f"{requirement.name} {found} is not {requirement.specifier}: reinstall it"
-            )
+            findings.problems.append(f"{requirement.name} {found} is not {requirement.specifier}: reinstall it")
     return facts
 
 
@@ -126,10 +123,10 @@ def look_at_devices(findings: Findings) -> Facts:
     """Every device, which one `auto` picks, and in which precision."""
     import torch
 
-    from infogan.devices import auto_precision, native_bf16, nvidia_driver, resolve_device, unusable_gpu
+    from infogan.devices import auto_precision, cpu_name, native_bf16, nvidia_driver, resolve_device, unusable_gpu
 
     native = {True: "native bf16", False: "no native bf16"}
-    facts: Facts = {"cpu": f"{_cpu_model()}, {native[native_bf16(torch.device('cpu'))]}"}
+    facts: Facts = {"cpu": f"{cpu_name()}, {native[native_bf16(torch.device('cpu'))]}"}
     reason = unusable_gpu()
     if reason is not None:
         findings.problems.append(f"a GPU is there but cannot be used: {reason}; or ask for device=cpu")
@@ -183,13 +180,9 @@ def look_at_processes(findings: Findings) -> Facts:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        findings.problems.append(
-            f"{path}, which accelerate launch reads unasked, is damaged: {one_line(error)}"
-        )
+        findings.problems.append(f"{path}, which accelerate launch reads unasked, is damaged: {one_line(error)}")
         return facts | {"accelerate's own file": f"damaged ({path})"}
-    settings = (
-        {key: content[key] for key in ACCELERATE_KEYS if key in content} if isinstance(content, dict) else {}
-    )
+    settings = {key: content[key] for key in ACCELERATE_KEYS if key in content} if isinstance(content, dict) else {}
     said = ", ".join(f"{key}={value}" for key, value in settings.items()) or "nothing that matters here"
     findings.notes.append(f"accelerate launch without --config_file reads {path}: {said}")
     return facts | {"accelerate's own file": f"{path}: {said}"}
@@ -229,9 +222,7 @@ def look_at_weights(findings: Findings) -> Facts:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             # torch's own convention: the name ends in the first eight digits of the file's sha256.
             genuine = digest[:8] == path.stem.rpartition("-")[2]
-            facts[name] = (
-                f"{path.name}, sha256 {digest[:8]}, {'genuine' if genuine else 'NOT what its name says'}"
-            )
+            facts[name] = f"{path.name}, sha256 {digest[:8]}, {'genuine' if genuine else 'NOT what its name says'}"
             if not genuine:
                 findings.problems.append(f"{path}: sha256 {digest[:8]}, not as its name says: delete it")
     return facts
@@ -244,32 +235,11 @@ def _requirements() -> list[str]:
         return []
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _folder(module: str) -> Path | None:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).resolve().parent
-
-
-def _cpu_model() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match.group(1) if match else platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int | None:
-    # A container or a batch job may be allowed fewer than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _gib(size: int) -> str:

@@ -98,6 +98,8 @@ def _launch(processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from shards.workers import available_cores
+
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     launch_config = LaunchConfig(
         min_nodes=1,
@@ -108,7 +110,7 @@ def _launch(processes: int) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
     try:
         elastic_launch(launch_config, sys.executable)("-m", "launch.train", *sys.argv[sys.argv.index("train") + 1 :])
     except ChildFailedError as error:

@@ -18,7 +18,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from shards.layout import DatasetDigest, Layout
 from shards.manifest import BUILD_FOLDER, DERIVED_FOLDER, FILE_NAME, SKIPPED, ImageSpec, Manifest, Shard, Split
 from shards.shardfile import ShardJob, Task
 from shards.sources import Source
+from shards.versions import installed
 from shards.workers import Workers, available_cores
 
 ENCODINGS = ("png", "npy")
@@ -97,19 +97,12 @@ def _plan(source: Source, name: str, shard_size: int, encoding: str) -> dict[str
         "splits": source.splits,
         "shard_size": shard_size,
         "made_with": {
-            "infogan": _version("infogan-harness"),
-            "pillow": _version("pillow"),
-            "webdataset": _version("webdataset"),
+            "infogan": installed("infogan-harness") or "source tree",
+            "pillow": installed("pillow"),
+            "webdataset": installed("webdataset"),
         },
     }
     return dict(json.loads(json.dumps(plan)))
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "source tree"
 
 
 def _tasks(plan: dict[str, Any]) -> Iterator[Task]:

@@ -3,7 +3,7 @@
 Each of these is made when the first family asks for it, and once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,12 @@ class Options:
 
 @dataclass
 class Context:
-    """One evaluation of one model on one data set."""
+    """One evaluation of one model on one data set. `readers`: those of its splits that are open already."""
 
     model: Model
     dataset: Dataset
     options: Options
+    readers: dict[str, Reader] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         splits = self.dataset.manifest.splits
@@ -84,11 +85,14 @@ class Context:
 
     def reader(self, split: str) -> Reader:
         """A reader of one of the data set's splits."""
-        return self._readers[split]
+        if split not in self.readers:
+            self.readers[split] = open_reader(self.dataset, split, kind=self.model.config.data.reader)
+        return self.readers[split]
 
-    @cached_property
-    def _readers(self) -> "_Readers":
-        return _Readers(self.dataset, self.model.config.data.reader)
+    def close(self) -> None:
+        """Close the readers."""
+        for reader in self.readers.values():
+            reader.close()
 
     @cached_property
     def drawn(self) -> Drawn:
@@ -176,18 +180,6 @@ class Context:
             rounding="uint8, to the nearest of 256 levels",
             **more,
         )
-
-
-class _Readers(dict[str, Reader]):
-    """Opens a split's reader when it is first asked for."""
-
-    def __init__(self, dataset: Dataset, kind: Any) -> None:
-        super().__init__()
-        self._dataset, self._kind = dataset, kind
-
-    def __missing__(self, split: str) -> Reader:
-        self[split] = open_reader(self._dataset, split, kind=self._kind)
-        return self[split]
 
 
 def images_of(reader: Reader, indices: np.ndarray) -> Tensor:

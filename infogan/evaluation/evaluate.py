@@ -17,8 +17,8 @@
 """
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from infogan.evaluation.metrics import Metric
 from infogan.model import Model
 from shards import Dataset, atomic
 from shards.errors import UserError
+from shards.versions import installed
 
 FORMAT = 1
 PACKAGES = ("torch", "torch-fidelity", "numpy", "scipy", "scikit-learn")
@@ -59,7 +60,7 @@ class Report:
             "tables": self.tables,
             "pictures": [picture.as_json() for picture in self.pictures],
             "notes": self.notes,
-            "made_with": {package: _version(package) for package in PACKAGES},
+            "made_with": {package: installed(package) for package in PACKAGES},
         }
 
 
@@ -71,14 +72,14 @@ def evaluate_run(model: Model, dataset: Dataset, options: Options | None = None)
     """
     options = options or Options()
     _check(model, dataset, options)
-    context = Context(model, dataset, options)
     report = blank(model, dataset)
-    for name in options.only or FAMILIES:
-        outcome = FAMILIES[name](context)
-        report.metrics += outcome.metrics
-        report.tables += outcome.tables
-        report.notes += outcome.notes
-    report.pictures = gallery(model, context.classes, context.matchings if context.classes else {})
+    with closing(Context(model, dataset, options)) as context:
+        for name in options.only or FAMILIES:
+            outcome = FAMILIES[name](context)
+            report.metrics += outcome.metrics
+            report.tables += outcome.tables
+            report.notes += outcome.notes
+        report.pictures = gallery(model, context.classes, context.matchings if context.classes else {})
     return report
 
 
@@ -128,10 +129,3 @@ def _check(model: Model, dataset: Dataset, options: Options) -> None:
             f"data {dataset.root}: digest {dataset.manifest.digest[:12]}, but {model.origin.run} was"
             f" trained on {model.origin.data_name} ({model.origin.data_digest[:12]}); give that data set with --data"
         )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -9,26 +9,29 @@ from infogan.evaluation.classifier import trained_classifier
 from infogan.evaluation.context import Context, Options
 from infogan.evaluation.fidelity import extract, frechet_distance
 from infogan.evaluation.metrics import count_in_name, with_extractor
-from infogan.evaluation.samples import draw
+from infogan.evaluation.samples import Drawn, draw
 from infogan.model import Model
 from infogan.randomness import generator
-from shards import Dataset
+from shards import Dataset, Reader
 
 MOST_IMAGES = 2_000  # real images read, and images generated
 SPLIT = "validation"
 
 
-def validation_score(model: Model, dataset: Dataset) -> dict[str, float]:
+def validation_score(model: Model, dataset: Dataset, readers: dict[str, Reader]) -> dict[str, float]:
     """Numbers of `model` on the validation split, the same for the same weights; takes seconds.
 
     `validation/accuracy/<code>` and `validation/nmi/<code>` where the set has labels (matching fitted on as
     many train images), `validation/mi/<code>` in nats, and `validation/frechet2k[extractor]` where the data
-    set's own extractor has been trained before: it is not trained for this.
+    set's own extractor has been trained before: it is not trained for this. `readers`: of the train and the
+    validation split; without the latter only what needs no real images is measured.
     """
-    found = _information(model)
-    if not dataset.manifest.splits[SPLIT].samples:
+    drawn = draw(model, MOST_IMAGES, 0, "validation")
+    bounds = information.bounds(model, drawn.images, drawn.values)
+    found = {f"validation/{name}": nats for name, nats in bounds.items()}
+    if SPLIT not in readers:
         return found
-    context = Context(model, dataset, Options(split=SPLIT))
+    context = Context(model, dataset, Options(split=SPLIT), readers)
     real = _some(context.reader(SPLIT).samples)
     if context.classes and model.codes.categorical:
         train = context.reader("train")
@@ -38,22 +41,16 @@ def validation_score(model: Model, dataset: Dataset) -> dict[str, float]:
             matching = clustering.match(fitted_on[name])
             found[f"validation/accuracy/{name}"] = clustering.accuracy(counts, matching)
             found[f"validation/nmi/{name}"] = clustering.nmi(counts)
-    return found | _frechet(context, real)
+    return found | _frechet(context, real, drawn)
 
 
-def _information(model: Model) -> dict[str, float]:
-    drawn = draw(model, MOST_IMAGES, 0, "validation")
-    return {f"validation/{name}": nats for name, nats in information.bounds(model, drawn.images, drawn.values).items()}
-
-
-def _frechet(context: Context, real: np.ndarray) -> dict[str, float]:
+def _frechet(context: Context, real: np.ndarray, drawn: Drawn) -> dict[str, float]:
     cached = trained_classifier if context.classes else trained_autoencoder
     extractor = cached(context.dataset, context.model.device, only_cached=True)
     if extractor is None or len(real) < 2:
         return {}
     images = context.reader(SPLIT).gather(real).images
     features = extract(extractor, lambda start, stop: images[start:stop], len(real), "validation images").features
-    drawn = draw(context.model, MOST_IMAGES, 0, "validation")
     generated = extract(extractor, lambda start, stop: drawn.images[start:stop], MOST_IMAGES, "samples").features
     name = with_extractor(f"validation/frechet{count_in_name(MOST_IMAGES)}", extractor.name)
     return {name: frechet_distance(features, generated)}

@@ -18,6 +18,13 @@ class CriticOutput(NamedTuple):
     q: Tensor | None
 
 
+class NoCodes(nn.Module):
+    """The Q head of a model without codes, which is a plain GAN: [n, features] => [n, 0], and no parameters."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, :0]
+
+
 class Critic(nn.Module):
     """Trunk, D head and Q head. Its parameters all belong to the critic's optimizer.
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from infogan.checks import at_least, one_of
 from infogan.networks.base import NETWORKS, Network
-from infogan.networks.critic import Critic
+from infogan.networks.critic import Critic, NoCodes
 from infogan.networks.layers import FC, Conv, Layer, ToFeatures, UpConv, build, channels_last, initialise, size
 
 
@@ -71,7 +71,7 @@ class PaperNetwork(Network):
             shape = (size(shape),)
         hidden = () if self.q_hidden is None else (FC(self.q_hidden),)
         q_trunk, q_shape = build(hidden, shape, leaky, batch_norm=batch_norm)
-        q_head = nn.Sequential(*q_trunk, nn.Linear(q_shape[0], q_width))
+        q_head = nn.Sequential(*q_trunk, nn.Linear(q_shape[0], q_width)) if q_width else NoCodes()
         return channels_last(Critic(trunk, nn.Linear(shape[0], 1), q_head))
 
     def initialise(self, module: nn.Module, generator: torch.Generator) -> None:
