@@ -60,7 +60,8 @@ class Trainer:
         if found.state["config_digest"] != digest(self.config):
             raise UserError(
                 f"checkpoint {found.folder}: of a run with another config "
-                f"(digest {found.state['config_digest'][:12]}); remove it, or take its weights into a new run with --from"
+                f"(digest {found.state['config_digest'][:12]}); remove it, or take its weights into a new run "
+                "with --from"
             )
         if found.state["shard_sizes"] != self.plan.sizes.tolist():
             raise UserError(

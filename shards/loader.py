@@ -154,6 +154,8 @@ class BatchStream:
         """This rank's sample numbers, one slice per micro-batch."""
         part = self._batch // (self._world * self._accumulation)
         at_once = max(1, _BLOCK // self._batch)
+        if self._stop is not None:
+            at_once = max(1, min(at_once, -(-(self._stop - self._start) // self._batch)))
         seen = self._start
         while self._stop is None or seen < self._stop:
             order = self._plan.indices(seen, at_once * self._batch)

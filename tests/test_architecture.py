@@ -79,9 +79,7 @@ def test_no_module_bears_the_name_of_another() -> None:
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     required = {
         re.split(r"[<>=!~\s;\[]", line, maxsplit=1)[0].lower()
-        for line in (
-            setup["options"]["install_requires"] + setup["options.extras_require"]["deepspeed"]
-        ).split("\n")
+        for line in (setup["options"]["install_requires"] + setup["options.extras_require"]["deepspeed"]).split("\n")
         if line
     }
     theirs = {

@@ -18,9 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = ("launch", "infogan", "shards", "slurm")
 
 
-def run_python(
-    code: str, folder: Path, *arguments: str, path: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, folder: Path, *arguments: str, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Runs code in a fresh Python that finds our packages in `path` first, from another folder."""
     environment = os.environ | {"PYTHONPATH": str(path), "COLUMNS": "100"}
     return subprocess.run(

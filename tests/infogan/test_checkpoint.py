@@ -87,13 +87,24 @@ def test_the_best_is_the_latest_where_nothing_was_scored(tmp_path: Path) -> None
     assert checkpoints.find(tmp_path, "best").images == 1000
 
 
-def test_all_but_the_newest_and_the_best_are_thrown_away(tmp_path: Path) -> None:
+def test_all_but_the_newest_and_what_they_call_the_best_are_thrown_away(tmp_path: Path) -> None:
+    called_best = {4000: "kimg-000002", 5000: "kimg-000005"}
     for images in (1000, 2000, 3000, 4000, 5000):
-        save(tmp_path, images)
+        folder = save(tmp_path, images)
+        state = json.loads((folder / "state.json").read_text())
+        best = called_best.get(images)
+        (folder / "state.json").write_text(json.dumps(state | {"best": {"folder": best} if best else None}))
     (tmp_path / "checkpoints" / "notes").mkdir()
-    checkpoints.prune(tmp_path, 2, "kimg-000002")
+    checkpoints.prune(tmp_path, 2)
     left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert left == ["kimg-000002", "kimg-000004", "kimg-000005", "notes"]
+
+
+def test_a_best_checkpoint_that_is_gone_is_no_best(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1000)
+    assert checkpoints.best_of(tmp_path, {"best": {"folder": folder.name}}) == {"folder": folder.name}
+    assert checkpoints.best_of(tmp_path, {"best": {"folder": "kimg-000007"}}) is None
+    assert checkpoints.best_of(tmp_path, {"best": None}) is None
 
 
 def test_a_checkpoint_of_another_format_is_named(tmp_path: Path) -> None:

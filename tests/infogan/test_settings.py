@@ -172,7 +172,7 @@ def test_a_bad_value_is_named_by_path_value_and_rule(preset: Path, override: str
         ("codes.c1.ways=3", "codes.c1.ways: unknown setting; known here: weight, std, sigma"),
         ("network.norms=none", "network.norms: unknown setting; did you mean 'norm'?"),
         ("ema.halflife_kimg=3", "ema.halflife_kimg: unknown setting; did you mean 'half_life_kimg'?"),
-        ("xyz=1", "xyz: unknown setting; known here: codes, network, seed"),
+        ("xyz=1", "xyz: unknown setting; known here: network, codes, seed"),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_one_that_was_meant(preset: Path, override: str, said: str) -> None:
@@ -189,7 +189,7 @@ def test_a_malformed_override_is_named(preset: Path, override: str) -> None:
     [
         ("codes: [1, 2", "cannot be read as YAML"),
         ("- 1\n- 2\n", "must be a mapping of settings"),
-        ("", "codes: missing"),
+        ("", "network: missing"),
         ("codes: {}\n", "network: missing"),
         ("codes: {}\nnetwork: {name: mnist}\nnoise: {size: 0}\n", "the generator would have no input"),
         ("codes: 5\nnetwork: {name: mnist}\n", "codes: 5: must be a mapping from names to settings"),

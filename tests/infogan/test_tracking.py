@@ -49,15 +49,38 @@ def test_means_are_of_an_interval_and_survive_a_stop_to_the_bit() -> None:
         whole.add({"a": value, "b": -value})
     for value in values[:3]:
         first.add({"a": value, "b": -value})
-    second.load(json.loads(json.dumps(first.state())), torch.device("cpu"))
+    state = json.loads(json.dumps(first.state(lambda sums: sums[None])))
+    second.load(state, 0, 1, torch.device("cpu"))
     for value in values[3:]:
         second.add({"a": value, "b": -value})
     expected = whole.take(lambda x: x)
     assert second.take(lambda x: x) == expected
     assert expected["a"] == pytest.approx(values.double().mean().item(), rel=1e-12)
-    assert (whole.count, whole.state()) == (0, {"count": 0, "sums": {}})
+    assert whole.state(lambda sums: sums[None]) == {"count": 0, "names": [], "sums_by_rank": []}
     whole.add({"a": torch.tensor(5.0)})
     assert whole.take(lambda x: x) == {"a": 5.0}
+
+
+def test_each_process_gets_its_own_sums_back_and_other_processes_the_mean() -> None:
+    state = {"count": 2, "names": ["a"], "sums_by_rank": [[1.0], [5.0]]}
+
+    def mean_of(rank: int, world: int) -> float:
+        means = Means()
+        means.load(state, rank, world, torch.device("cpu"))
+        return means.take(lambda x: x)["a"]
+
+    assert [mean_of(rank, 2) for rank in (0, 1)] == [0.5, 2.5]
+    assert [mean_of(rank, 4) for rank in range(4)] == [1.5] * 4
+
+
+def test_a_log_that_was_cut_back_knows_its_length(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b"0123456789" * 8)
+    log = Log(tmp_path, 16, 0.0)
+    assert log.length() == 16
+    log.write({"kimg": 1.0, "loss": float("nan")})
+    assert log.length() == (tmp_path / "metrics.jsonl").stat().st_size
+    log.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes()[16:] == b'{"kimg": 1.0, "loss": null}\n'
 
 
 def test_a_signal_is_noted_and_the_handlers_before_are_put_back() -> None:

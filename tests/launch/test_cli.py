@@ -38,9 +38,7 @@ def ending(command: click.Command, *arguments: str) -> int | str | None:
 def verbs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Verbs of a made-up package: some good, one whose module does not import, one that is no command."""
     (tmp_path / "stray_verbs.py").write_text(
-        "import click\n\n"
-        "@click.command()\ndef good():\n    '''Do good.'''\n    click.echo('done')\n\n"
-        "number = 3\n"
+        "import click\n\n@click.command()\ndef good():\n    '''Do good.'''\n    click.echo('done')\n\nnumber = 3\n"
     )
     (tmp_path / "broken_verbs.py").write_text("import a_module_that_is_nowhere\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -53,9 +51,7 @@ def verbs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [UserError, DataError])
-def test_a_users_mistake_is_one_line_and_code_2(
-    error: type[Exception], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_users_mistake_is_one_line_and_code_2(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(command_that_raises(error("batch=0: it must be\n   at least 1"))) == 2
     assert capsys.readouterr() == ("", "error: batch=0: it must be at least 1\n")
 
@@ -101,9 +97,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     )
     command = [sys.executable, "-c", code]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.read(10)
@@ -116,9 +110,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_verbs_are_listed_in_the_pipelines_order_then_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(cli.root, "--help") == 0
     listed = [
-        line.split()[0]
-        for line in capsys.readouterr().out.partition("Verbs:")[2].splitlines()
-        if line[2:3].strip()
+        line.split()[0] for line in capsys.readouterr().out.partition("Verbs:")[2].splitlines() if line[2:3].strip()
     ]
     assert listed[:6] == ["demo", "train", "aardvark", "broken", "number", "zebra"]
 
@@ -150,10 +142,7 @@ def test_an_unknown_verb_is_answered_with_every_name(capsys: pytest.CaptureFixtu
 def test_the_version_names_python_and_torch_without_importing_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(cli.root, "--version") == 0
     assert capsys.readouterr().out.startswith("infogan ")
-    code = (
-        "import sys\nfrom launch.cli import main\n"
-        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
-    )
+    code = "import sys\nfrom launch.cli import main\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     answer = subprocess.run(
         [sys.executable, "-c", code, "--version"],
@@ -167,9 +156,7 @@ def test_the_version_names_python_and_torch_without_importing_it(capsys: pytest.
 
 
 def test_usage_names_the_program_as_it_was_started(tmp_path: Path) -> None:
-    (tmp_path / "started.py").write_text(
-        "import click\nfrom launch.cli import run\nrun(click.Command('c'))\n"
-    )
+    (tmp_path / "started.py").write_text("import click\nfrom launch.cli import run\nrun(click.Command('c'))\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     for start, shown in ((["-m", "started"], "python -m started"), ([tmp_path / "started.py"], "started.py")):
         answer = subprocess.run(

@@ -41,14 +41,10 @@ def test_a_section_that_cannot_import_is_a_problem_and_hides_no_other(
 
 def test_a_package_that_is_not_ours_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = machine._folder
-    monkeypatch.setattr(
-        machine, "_folder", lambda name: tmp_path / "slurm" if name == "slurm" else found(name)
-    )
+    monkeypatch.setattr(machine, "_folder", lambda name: tmp_path / "slurm" if name == "slurm" else found(name))
     findings = Findings()
     machine.look_at_our_packages(findings)
-    assert findings.problems == [
-        f"package slurm is not ours but {tmp_path / 'slurm'}, first on sys.path: remove it"
-    ]
+    assert findings.problems == [f"package slurm is not ours but {tmp_path / 'slurm'}, first on sys.path: remove it"]
 
 
 def test_a_missing_and_a_wrong_dependency_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,9 +64,7 @@ def test_a_missing_and_a_wrong_dependency_are_named(monkeypatch: pytest.MonkeyPa
     assert "third" not in facts
 
 
-def test_the_file_that_accelerate_reads_unasked_is_shown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_file_that_accelerate_reads_unasked_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "default_config.yaml"
     path.write_text("mixed_precision: fp16\nnum_processes: 4\nfsdp_config: {}\n")
     monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(path))

@@ -324,3 +324,14 @@ def test_a_run_scores_itself_while_it_trains(infogan: Any, tiny_preset: Path) ->
     for row in scores:
         assert 0 <= row["validation/accuracy/kind"] <= 1
         assert "validation/mi/kind" in row
+
+
+def test_a_checkpoint_of_another_run_is_refused_though_it_would_fit(
+    infogan: Any, tiny_preset: Path, broken: Path
+) -> None:
+    infogan.good("train", str(tiny_preset), "--run", "other", "seed=1", "stop=10 updates")
+    shutil.rmtree(broken / "checkpoints")
+    shutil.copytree(infogan.folder / "other" / "checkpoints", broken / "checkpoints")
+    ended = infogan("train", str(tiny_preset), "--run", "broken")
+    assert ended.code == 2
+    assert "of a run with another config" in ended.error

@@ -190,3 +190,39 @@ def test_accelerate_launches_a_run(
     ended = accelerate_launch(tmp_path, environment(HF_HOME=str(home)), *arguments)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "launched" / "export" / "generator.safetensors").is_file()
+
+
+def test_a_model_without_codes_trains_in_two_processes(infogan: Any, tiny_preset: Path) -> None:
+    """A plain GAN: Q has no parameters, for which two processes would wait in vain for gradients."""
+    plain = ("codes.kind=null", "codes.c1=null", "stop=3 updates")
+    for ended in train_in(infogan, 2, str(tiny_preset), "--run", "plain", *plain):
+        assert ended.code == 0, ended.output
+
+
+def test_the_log_survives_a_stop_within_an_interval_in_every_process(infogan: Any, tiny_preset: Path) -> None:
+    """The sums of the interval so far are each process's own."""
+    stopped = (
+        "import os, signal, infogan.trainer as t\nupdate = t.Trainer._update\n"
+        "def told(self, batches):\n"
+        "    if self.images == 96: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return update(self, batches)\n"
+        "t.Trainer._update = told"
+    )
+    arguments = ("train", str(tiny_preset), "stop=20 updates", "check_interval=1e-6")
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    for run, before in (("whole", ""), ("parts", stopped), ("parts", "")):
+        port = str(free_port())
+        started = [
+            infogan.start(
+                *arguments, "--run", run, before=before, RANK=rank, LOCAL_RANK=rank, MASTER_PORT=port, **shared
+            )
+            for rank in ("0", "1")
+        ]
+        codes = [process.wait().code for process in started]
+        assert codes == ([143, 143] if before else [0, 0])
+    logs = [(infogan.folder / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
+    whole, parts = (
+        [{key: value for key, value in json.loads(line).items() if not key.startswith("time/")} for line in log]
+        for log in logs
+    )
+    assert whole == parts

@@ -18,7 +18,7 @@ from infogan.evaluation.metrics import Metric
 from infogan.evaluation.samples import draw
 from infogan.evaluation.variation import variation
 from infogan.model import Model
-from shards import Dataset
+from shards import Dataset, open_reader
 from shards.errors import UserError
 
 SAMPLES = 400
@@ -31,6 +31,9 @@ class Oracle(Model):
     def __init__(self, model: Model, values: dict[str, Tensor]) -> None:
         super().__init__(**vars(model))
         object.__setattr__(self, "truth", values)
+
+    def with_critic_statistics_of(self, images: Tensor) -> Model:
+        return self
 
     def encode(self, images: Tensor, chunk: int = 500) -> dict[str, Posterior]:
         truth: dict[str, Tensor] = vars(self)["truth"]
@@ -223,8 +226,9 @@ def test_numbers_of_two_trainings_of_one_extractor_are_not_set_side_by_side() ->
 def test_validation_scores_are_deterministic_and_take_the_extractor_only_if_it_is_there(
     digits: Dataset, digits_model: Model, report_folder: Path
 ) -> None:
-    scores = validation_score(digits_model, digits)
-    assert scores == validation_score(digits_model, digits)
+    readers = {split: open_reader(digits, split) for split in ("train", "validation")}
+    scores = validation_score(digits_model, digits, readers)
+    assert scores == validation_score(digits_model, digits, readers)
     assert {"validation/accuracy/digit", "validation/nmi/digit", "validation/mi/digit"} <= scores.keys()
     assert not any("frechet" in name for name in scores)
     page = refresh(digits_model, digits, scores, report_folder)
@@ -233,7 +237,8 @@ def test_validation_scores_are_deterministic_and_take_the_extractor_only_if_it_i
 
 
 def test_validation_works_without_labels(unlabelled: Dataset, unlabelled_model: Model) -> None:
-    assert set(validation_score(unlabelled_model, unlabelled)) >= {
+    readers = {split: open_reader(unlabelled, split) for split in ("train", "validation")}
+    assert set(validation_score(unlabelled_model, unlabelled, readers)) >= {
         "validation/mi/digit",
         "validation/mi_best_std/c1",
     }
