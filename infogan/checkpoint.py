@@ -142,7 +142,7 @@ def find(run: Path, which: str) -> Checkpoint:
         best = best_of(run, open_checkpoint(found[-1]).state)
         return open_checkpoint(run / "checkpoints" / best["folder"] if best else found[-1])
     for folder in found:
-        if which.replace(".", "", 1).isdigit() and float(folder.name.removeprefix("kimg-")) == float(which):
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", which) and float(folder.name.removeprefix("kimg-")) == float(which):
             return open_checkpoint(folder)
     have = ", ".join(f"{float(folder.name.removeprefix('kimg-')):g}" for folder in found)
     raise UserError(f"run {run}: no checkpoint {which!r}; say latest, best or one of these kimg: {have}")

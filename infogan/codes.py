@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infogan.checks import above, at_least, one_of
+from infogan.checks import at_least, one_of
 
 LN_2 = math.log(2.0)
 LN_2PI = math.log(2.0 * math.pi)
@@ -58,7 +58,7 @@ class CategoricalCode:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        at_least("ways", self.ways, 2)
+        at_least("ways", self.ways, 2, below=100_001)
         at_least("weight", self.weight, 0)
 
     @property
@@ -106,7 +106,7 @@ class ContinuousCode:
 
     def __post_init__(self) -> None:
         one_of("std", self.std, ("fixed", "learned", "clamped"))
-        above("sigma", self.sigma, 0)
+        at_least("sigma", self.sigma, 1e-6, below=1e6)
         at_least("weight", self.weight, 0)
 
     @property
@@ -169,7 +169,7 @@ class Noise:
     prior: str = "uniform"
 
     def __post_init__(self) -> None:
-        at_least("size", self.size, 0)
+        at_least("size", self.size, 0, below=1_000_001)
         one_of("prior", self.prior, ("uniform", "normal"))
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:

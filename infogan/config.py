@@ -179,12 +179,17 @@ class RunConfig:
         one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16", "fp64"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         at_least("seed", self.seed, 0, below=2**31)
-        at_least("batch", self.batch, 2)
+        at_least("batch", self.batch, 2, below=1_000_001)
         above("check_interval", self.check_interval, 0)
         if self.accumulation < 1 or self.batch % self.accumulation:
             raise ValueError(f"accumulation: {self.accumulation}: must divide batch {self.batch}")
+        if self.batch // self.accumulation < 2:
+            raise ValueError(
+                f"accumulation: {self.accumulation}: leaves fewer than 2 images of batch {self.batch} at a time, and "
+                f"BatchNorm needs 2; at most {self.batch // 2}"
+            )
         if self.threads is not None:
-            at_least("threads", self.threads, 1)
+            at_least("threads", self.threads, 1, below=1025)
         if self.noise.size == 0 and not self.codes:
             raise ValueError("codes: none, and noise.size is 0: the generator would have no input")
         for name in self.codes:

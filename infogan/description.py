@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from infogan.config import RunConfig, digest, flatten, to_plain
 from infogan.engine import Engine
 from infogan.learner import Learner
+from infogan.model import check_identity
 from infogan.networks import Critic
 from infogan.settings import Settings
-from shards import Dataset, open_dataset
-from shards.errors import UserError
+from shards import open_dataset
 
 Hook = Callable[[nn.Module, object, Tensor], None]
 
@@ -27,7 +27,7 @@ def describe(settings: Settings) -> str:
     engine = Engine(settings.config)
     try:
         config = engine.config
-        lines = [*_settings(settings, config), "", *_layers(config), ""]
+        lines = [*_settings(settings, config), "", _data(config), "", *_layers(config), ""]
         lines += [*_memory(config, engine), *_time(config, engine)]
         return "\n".join(lines)
     finally:
@@ -40,6 +40,15 @@ def _settings(settings: Settings, config: RunConfig) -> Iterator[str]:
     width = max(len(path) for path in flat)
     for path, value in flat.items():
         yield f"  {path:<{width}} = {value!s:<16} # {_source(settings, path)}"
+
+
+def _data(config: RunConfig) -> str:
+    """What stands at data.path, and whether it fits the network."""
+    if not (Path(config.data.path) / "manifest.json").is_file():
+        return f"data: no data set at {config.data.path or 'data.path'} yet; infogan shards build makes one"
+    dataset = open_dataset(config.data.path)
+    check_identity(config, dataset)
+    return f"data: {dataset.manifest.name}, {dataset.split('train').samples:,} training images, it fits the network"
 
 
 def _source(settings: Settings, path: str) -> str:
@@ -156,11 +165,7 @@ def _samples(config: RunConfig) -> int | None:
     """Training images, where the data set is there already."""
     if not (Path(config.data.path) / "manifest.json").is_file():
         return None
-    try:
-        dataset: Dataset = open_dataset(config.data.path)
-    except UserError:
-        return None
-    return dataset.split("train").samples
+    return open_dataset(config.data.path).split("train").samples
 
 
 def _count(module: nn.Module) -> int:

@@ -162,6 +162,11 @@ class Engine:
 
     def _check_world(self, config: RunConfig) -> None:
         parts = self.world * config.accumulation
+        if config.batch // parts < 2:
+            raise UserError(
+                f"batch: {config.batch}: leaves each of {self.world} processes fewer than 2 images at a time, and "
+                f"BatchNorm needs 2; the least is {2 * parts}"
+            )
         if config.batch % parts:
             near = [b for b in (config.batch // parts * parts, (config.batch // parts + 1) * parts) if b >= 2]
             raise UserError(

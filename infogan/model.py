@@ -8,7 +8,6 @@ codes = model.encode(images)                    # code name -> posterior Q(c|x)
 
 import copy
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -33,6 +32,11 @@ from shards.errors import UserError
 
 STATISTICS_BATCHES = 64
 """Batches (of the run's size) over which BatchNorm statistics are estimated before a model is used."""
+
+MOST_IMAGES = 1_000_000
+"""Images that one call of `Model.sample` makes at most: all are held in memory."""
+
+MOST_EXTREME = 1e6  # for a continuous code; the prior ends at 1
 
 METADATA = "infogan"
 
@@ -83,6 +87,10 @@ class Model:
         one any number (the prior covers -1 to 1; traversals go to 2). Raises a UserError for a code or a category
         that is not there.
         """
+        if not isinstance(n, int) or not 0 < n <= MOST_IMAGES:
+            raise UserError(
+                f"sample: n={n!r}: must be a whole number from 1 to {MOST_IMAGES:,}; make more in several calls"
+            )
         latents = self.codes.sample(n, draws(seed, "latents/sample"))
         values = dict(latents.values)
         wanted: dict[str | int, float] = dict(codes or {})
@@ -96,6 +104,12 @@ class Model:
     @torch.no_grad()
     def encode(self, images: Tensor, chunk: int = 500) -> dict[str, Posterior]:
         """Q's reading of images, uint8 [n, C, H, W]: one posterior per code, on the CPU."""
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.image_shape:
+            channels, height, width = self.image_shape
+            raise UserError(
+                f"encode: images of {images.dtype} {list(images.shape)}: "
+                f"must be torch.uint8 [n, {channels}, {height}, {width}]"
+            )
         parts = []
         for part in images.split(chunk):
             real = to_network_range(part.to(self.device), self.image_range)
@@ -128,10 +142,11 @@ class Model:
 
     def _code_value(self, name: str, value: float) -> float:
         code = self.codes.codes[name]
-        if isinstance(code, CategoricalCode) and value not in range(code.ways):
-            raise UserError(f"code {name}={value:g}: must be a category from 0 to {code.ways - 1}")
-        if not math.isfinite(value):
-            raise UserError(f"code {name}={value:g}: must be a finite number")
+        if isinstance(code, CategoricalCode):
+            if not isinstance(value, int | float) or value not in range(code.ways):
+                raise UserError(f"code {name}={value}: must be a category from 0 to {code.ways - 1}")
+        elif not isinstance(value, int | float) or not abs(value) <= MOST_EXTREME:
+            raise UserError(f"code {name}={value}: must be a number from -{MOST_EXTREME:g} to {MOST_EXTREME:g}")
         return value
 
 

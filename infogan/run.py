@@ -27,6 +27,10 @@ from shards import atomic
 from shards.errors import UserError
 from shards.versions import installed
 
+FOLDERS = ("checkpoints", "images", "tensorboard", "export", "report")
+ENTRIES = {*FOLDERS, "config.yaml", "environment.json", "metrics.jsonl", "nonfinite.json", ".writer"}
+"""What a run's folder holds."""
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -47,7 +51,30 @@ def default_folder(preset: str, config: RunConfig) -> Path:
 def saved_config(run: Path) -> RunConfig | None:
     """The config that a run was started with; None where no run has been started."""
     path = run / "config.yaml"
-    return settings.load(path).config if path.is_file() else None
+    if not path.is_file():
+        return None
+    config = settings.load(path).config
+    if digest(config) not in path.read_text(encoding="utf-8").partition("\n")[0]:
+        raise UserError(
+            f"{path}: damaged or edited, its digest does not fit; restore it, or start a new run with --run DIR"
+        )
+    return config
+
+
+def refuse_foreign(run: Path) -> None:
+    """A run is begun in an empty folder, and goes on in one that a run has made; any other is left alone."""
+    if run == Path():
+        raise UserError("--run: empty; name a folder for the run")
+    if os.path.lexists(run) and not run.is_dir():
+        raise UserError(f"--run {run}: is not a folder; name another one")
+    if not run.is_dir():
+        return
+    foreign = sorted(path.name for path in run.iterdir() if path.name not in ENTRIES)
+    if foreign and not (run / "config.yaml").is_file():
+        raise UserError(f"--run {run}: holds files that are no run ({foreign[0]}); name another folder")
+    for name in FOLDERS:
+        if (run / name).exists() and not (run / name).is_dir():
+            raise UserError(f"run {run}: {name} is not a folder; move it away")
 
 
 def follow_saved(config: RunConfig, saved: RunConfig | None) -> RunConfig:
@@ -83,7 +110,7 @@ def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None, s
     text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
     atomic.write_text(run / "config.yaml", f"# resolved config of this run; digest {digest(config)}\n{text}")
     path = run / "environment.json"
-    starts = json.loads(path.read_bytes())["starts"] if path.is_file() else []
+    starts = _starts(run)
     now = environment(engine) | {"from": origin}
     for what in ("processes", "threads"):
         if starts and starts[-1][what] != now[what]:
@@ -113,8 +140,16 @@ def only_writer(run: Path) -> Iterator[None]:
 
 def began_from(run: Path, source: str) -> bool:
     """Whether a run was started with the weights of `source`: then the same command goes on with it."""
-    path = run / "environment.json"
-    return path.is_file() and any(start["from"] == source for start in json.loads(path.read_bytes())["starts"])
+    return any(start["from"] == source for start in _starts(run))
+
+
+def _starts(run: Path) -> list[dict[str, Any]]:
+    """The starts of a run so far. The file only informs: a damaged one is begun anew and stops nobody."""
+    try:
+        starts = json.loads((run / "environment.json").read_bytes())["starts"]
+        return [start for start in starts if {"from", "processes", "threads"} <= start.keys()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def environment(engine: Engine) -> dict[str, Any]:

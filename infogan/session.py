@@ -33,7 +33,8 @@ def train(settings: Settings, run: Path | None = None, *, start_from: str | None
     `run`: its folder, `runs/<preset>-seed<n>` by default. `start_from`: `RUN[@kimg]`, another run whose weights a new
     run begins with. `say` prints one line; it is called on rank 0 only.
     """
-    run = run or runs.default_folder(settings.preset, settings.config)
+    run = runs.default_folder(settings.preset, settings.config) if run is None else run
+    runs.refuse_foreign(run)
     # a run without a checkpoint has learned nothing yet, so what it was told to do may still change
     saved = runs.saved_config(run) if checkpoints.folders(run) else None
     engine = Engine(runs.follow_saved(settings.config, saved))

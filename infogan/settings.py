@@ -121,7 +121,7 @@ def _component(options: Mapping[str, type], selector: str, value: Any, path: str
         f"must be a mapping with a `{selector}`",
     )
     chosen = value[selector]
-    if chosen not in options:
+    if not isinstance(chosen, str) or chosen not in options:
         raise UserError(f"{path}.{selector}: {chosen!r}: must be one of {', '.join(sorted(options))}")
     return _section(options[chosen], {key: item for key, item in value.items() if key != selector}, path)
 
@@ -145,6 +145,8 @@ def _section(kind: type, value: Any, path: str) -> Any:
 
 
 def _scalar(kind: type, value: Any, path: str) -> Any:
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{path}: a number of {len(str(abs(value)))} digits: must be below 2**63")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
@@ -169,7 +171,7 @@ def _expect(holds: bool, path: str, value: Any, rule: str) -> None:
 def _read(path: Path) -> Plain:
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError) as error:
         raise UserError(f"config {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(plain, dict):
         raise UserError(f"config {path}: must be a mapping of settings")
@@ -195,7 +197,7 @@ def _parse_override(text: str) -> Plain:
         raise UserError(f"override {text!r}: must be key=value, as in optimizer.critic.lr=1e-4")
     try:
         return typing.cast(Plain, OmegaConf.to_container(OmegaConf.from_dotlist([text])))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
         raise UserError(f"override {text!r}: {' '.join(str(error).split())}") from None
 
 

@@ -104,10 +104,13 @@ def _finite(value: Any) -> Any:
 def read_log(run: Path) -> list[dict[str, Any]]:
     """All rows of a run's `metrics.jsonl`; a last line that a kill tore is left out."""
     path = run / "metrics.jsonl"
-    return list(_whole_rows(path.read_bytes().splitlines(keepends=True))) if path.is_file() else []
+    return list(_whole_rows(path)) if path.is_file() else []
 
 
-def _whole_rows(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
-    for line in lines:
+def _whole_rows(path: Path) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         if line.endswith(b"\n"):
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise UserError(f"{path}: line {number} is no JSON; restore the file, or remove that line") from None

@@ -24,6 +24,9 @@ from infogan.tracking import Log, Means
 from shards import Batch, BatchStream, Dataset, Plan, atomic, open_reader
 from shards.errors import UserError
 
+STATE = {"images", "config_digest", "data_digest", "shard_sizes", "means", "scalers", "best", "log_bytes"}
+"""What a checkpoint's state must hold for a run to go on from it."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -57,6 +60,11 @@ class Trainer:
 
     def resume(self, found: checkpoints.Checkpoint) -> None:
         """Go on from a checkpoint of this run; one of another run, or of another sharding of the data, is refused."""
+        if missing := STATE - found.state.keys():
+            raise UserError(
+                f"checkpoint {found.folder}: saved by another version of this program (it lacks {sorted(missing)[0]}); "
+                "use that version, or take its weights into a new run with --from"
+            )
         if found.state["config_digest"] != digest(self.config):
             raise UserError(
                 f"checkpoint {found.folder}: of a run with another config "

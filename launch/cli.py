@@ -151,8 +151,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
     |-----------------------------------------|-------------------|-----------------------|
     | the command returned                    |                   | 0                     |
     | `ctx.exit(code)`                        |                   | code                  |
-    | `UserError`; no space left on a disk    | `error: ...`      | 2                     |
-    | click's own usage errors                | click's message   | click's (2)           |
+    | `UserError`, a usage error of click's   | `error: ...`      | 2                     |
+    | the system refuses a file or a folder   | `error: ...`      | 2                     |
     | Ctrl-C                                  | `interrupted`     | 130                   |
     | the reader of our output went away      |                   | 141                   |
     | any other exception (a fault of ours)   | its traceback     | 1                     |
@@ -176,8 +176,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
+        _fail(f"{error.format_message().rstrip('.')}; see {where} --help")
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -193,10 +193,12 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
             raise
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or _wants_traceback():
+        if error.errno is None or _wants_traceback():
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        _fail(f"{os.strerror(error.errno).lower()}{where}; free some space, then run the same command again")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "free some space, then run the same command again" if full else "name another path, or mend this one"
+        _fail(f"{where}{os.strerror(error.errno).lower()}; {remedy}")
     sys.exit(0)
 
 

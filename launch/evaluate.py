@@ -10,14 +10,20 @@ import click
 @click.option("--data", type=click.Path(path_type=Path), help="The data set's folder, where it is not the run's own.")
 @click.option("--which", default="latest", show_default=True, help="Checkpoint: latest, best, or its kimg.")
 @click.option("--split", default="test", show_default=True, help="The real images to measure against.")
-@click.option("--samples", type=int, help="Generated images.  [default: as many as the split has, at least 10,000]")
+@click.option(
+    "--samples",
+    type=click.IntRange(2, 1_000_000),
+    help="Generated images.  [default: as many as the split has, at least 10,000]",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Inception weights, for FID, KID and IS.")
 @click.option(
     "--only",
     multiple=True,
     help="A family of measures: information, accuracy, agreement, fidelity, variation.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the latents, halves and resamples.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the latents, halves and resamples."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report.  [default: RUN/report]")
 def command(

@@ -14,7 +14,9 @@ import click
     metavar="CODE=VALUE",
     help="Hold a code, by name or number; can be repeated.",
 )
-@click.option("-n", "--number", type=click.IntRange(min=1), default=64, show_default=True, help="How many images.")
+@click.option(
+    "-n", "--number", type=click.IntRange(1, 1_000_000), default=64, show_default=True, help="How many images."
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),

@@ -82,6 +82,8 @@ def file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         UserError: no space left, quota used up, no permission; what stood at `path` before is untouched.
     """
     target = Path(path)
+    if os.path.lexists(target) and not target.is_file():
+        raise UserError(f"cannot write {target}: something stands there that is no file; choose another name")
     temporary = _temporary(target)
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)

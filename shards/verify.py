@@ -36,7 +36,7 @@ def verify(path: str | os.PathLike[str], deep: bool = True, progress: bool = Tru
     try:
         manifest = Manifest.load(root)
     except DataError as error:
-        return [Fault(FILE_NAME, "", str(error), REBUILD)]
+        return [Fault(FILE_NAME, "", str(error).removesuffix(f"; {REBUILD}"), REBUILD)]
     faults = list(_folder_faults(root, manifest))
     for split in manifest.splits.values():
         for shard in split.shards:

@@ -107,7 +107,8 @@ def _listing(root: Path) -> tuple[list[str], tuple[str, ...], NDArray[np.int64]]
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
-            if not name.startswith(".") and name.lower().endswith(_SUFFIXES):
+            if not name.startswith(".") and name.lower().endswith(_SUFFIXES) and Path(parent, name).is_file():
+                _check_name(Path(parent, name))
                 found.append(Path(parent, name).relative_to(root).as_posix())
     found.sort()
     if not found:
@@ -122,6 +123,13 @@ def _listing(root: Path) -> tuple[list[str], tuple[str, ...], NDArray[np.int64]]
     classes = tuple(sorted(set(tops) - {""}))
     index = {name: i for i, name in enumerate(classes)}
     return found, classes, np.array([index.get(top, -1) for top in tops], np.int64)
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{os.fsencode(path)!r}: the name is not UTF-8 text: rename the file") from None
 
 
 def _cut(files: list[str], labels: NDArray[np.int64], validation: float, test: float) -> dict[str, NDArray[np.int64]]:
