@@ -4,6 +4,7 @@ A GPU that is present but cannot be used is an error: nobody should train for da
 `auto` chooses bfloat16 only where the hardware computes in it; emulated, it costs time and accuracy at once.
 """
 
+import ctypes
 import errno
 import os
 import platform
@@ -17,6 +18,10 @@ from shards.errors import UserError
 
 # Instructions that multiply bfloat16 without widening it first: Intel and AMD, Intel's tiles, Arm.
 CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+# glibc's malloc.h; with its own rule, the trim threshold follows at twice the mmap threshold, which stops at 32 MiB
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 # Ampere is the first generation whose tensor cores take bfloat16; older ones emulate it.
 CUDA_BF16_CAPABILITY = (8, 0)
@@ -62,6 +67,21 @@ def native_bf16(device: torch.device) -> bool:
 def auto_precision(device: torch.device) -> str:
     """What `precision: auto` means on a device: "bf16" where that is native, else "fp32"."""
     return "bf16" if native_bf16(device) else "fp32"
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let glibc's allocator keep what an update frees for the next one.
+
+    Otherwise the system takes the memory back and hands it out again page by page, thousands of page faults an update.
+    `False` goes back to where glibc's own rule settles for a program with blocks of this size. Other allocators are
+    left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else 2 * LARGEST_MMAP_THRESHOLD)
 
 
 def unusable_gpu() -> str | None:

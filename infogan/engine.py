@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from infogan.config import RunConfig
-from infogan.devices import auto_precision, resolve_device
+from infogan.devices import auto_precision, keep_freed_memory, resolve_device
 from shards.errors import UserError
 from shards.workers import available_cores
 
@@ -55,12 +55,18 @@ class Engine:
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.threads = config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         torch.set_num_threads(self.threads)
+        self.tune_memory()
         # accelerate has one scaler for every optimizer; a generator and a critic overflow at different scales
         self._scalers = {phase: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for phase in PHASES}
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def tune_memory(self) -> None:
+        """Have the memory of one update kept for the next; on a GPU torch does so by itself."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """`module` as it is called in the phase that trains it: with several processes, gradients are averaged."""

@@ -45,6 +45,7 @@ class Ours:
         self._batches, self._means, self._images = iter(stream), Means(), 0
 
     def advance(self, updates: int) -> float:
+        self.engine.tune_memory()
         config, before = self.engine.config, self.stream.time_waited
         for _ in range(updates):
             parts = [next(self._batches).images for _ in range(config.accumulation)]
@@ -62,10 +63,11 @@ class Limit:
 
         config = engine.config
         images = reader.gather(np.arange(config.batch) % reader.samples).images
-        self.learner, self.batch, self._images = learner, config.batch, 0
+        self.engine, self.learner, self.batch, self._images = engine, learner, config.batch, 0
         self._parts = images.chunk(config.accumulation)
 
     def advance(self, updates: int) -> float:
+        self.engine.tune_memory()
         for _ in range(updates):
             self.learner.update(self._parts, self._images)
             self._images += self.batch

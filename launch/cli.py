@@ -152,7 +152,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
     | the command returned                    |                   | 0                     |
     | `ctx.exit(code)`                        |                   | code                  |
     | `UserError`, a usage error of click's   | `error: ...`      | 2                     |
-    | the system refuses a file or a folder   | `error: ...`      | 2                     |
+    | the system refuses a file that it names | `error: ...`      | 2                     |
     | Ctrl-C                                  | `interrupted`     | 130                   |
     | the reader of our output went away      |                   | 141                   |
     | any other exception (a fault of ours)   | its traceback     | 1                     |
@@ -193,9 +193,9 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
             raise
         _fail(str(error))
     except OSError as error:
-        if error.errno is None or _wants_traceback():
-            raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.errno is None or not (full or error.filename) or _wants_traceback():
+            raise
         where = f"{error.filename}: " if error.filename else ""
         remedy = "free some space, then run the same command again" if full else "name another path, or mend this one"
         _fail(f"{where}{os.strerror(error.errno).lower()}; {remedy}")

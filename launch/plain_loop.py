@@ -93,6 +93,9 @@ class PlainLoop:
 
     def advance(self, updates: int) -> float:
         """Train on the next batches; seconds spent waiting for data."""
+        from infogan.devices import keep_freed_memory
+
+        keep_freed_memory(False)  # the process is shared with our own loop, which asks for more
         waited = 0.0
         for _ in range(updates):
             begun = time.perf_counter()

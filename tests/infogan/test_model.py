@@ -82,8 +82,8 @@ def test_what_is_not_set_stays_as_it_was_drawn(model: Model) -> None:
         ({"kind": -1}, r"code kind=-1: must be a category from 0 to 2"),
         ({"kind": 1.5}, r"code kind=1.5: must be a category from 0 to 2"),
         ({"kind": float("nan")}, r"code kind=nan: must be a category from 0 to 2"),
-        ({"c1": float("nan")}, r"code c1=nan: must be a finite number"),
-        ({"c1": float("inf")}, r"code c1=inf: must be a finite number"),
+        ({"c1": float("nan")}, r"code c1=nan: must be a number from"),
+        ({"c1": float("inf")}, r"code c1=inf: must be a number from"),
     ],
 )
 def test_a_code_or_category_that_is_not_there_is_refused(model: Model, codes: dict[Any, float], said: str) -> None:

@@ -134,7 +134,7 @@ def test_an_exponent_without_a_point_is_a_number(preset: Path) -> None:
         ("codes.kind.ways=1", "codes.kind.ways: 1: must be at least 2"),
         ("codes.kind.weight=-1", "codes.kind.weight: -1.0: must be at least 0"),
         ("codes.c1.std=free", "codes.c1.std: 'free': must be one of fixed, learned, clamped"),
-        ("codes.c1.sigma=0", "codes.c1.sigma: 0.0: must be above 0 and finite"),
+        ("codes.c1.sigma=0", "codes.c1.sigma: 0.0: must be at least 1e-06 and below 1000000.0"),
         ("codes.c1.kind=binary", "codes.c1.kind: 'binary': must be one of categorical, continuous"),
         ("codes.new.weight=1", "codes.new: {'weight': 1}: must be a mapping with a `kind`"),
         ("codes.new=5", "codes.new: 5: must be a mapping with a `kind`"),

@@ -65,7 +65,13 @@ def test_a_users_mistake_keeps_its_traceback_for_developers(monkeypatch: pytest.
 def test_a_full_disk_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     for number in (errno.ENOSPC, errno.EDQUOT):
         assert ending(command_that_raises(OSError(number, os.strerror(number), "runs/a"))) == 2
-        assert f"error: {os.strerror(number).lower()} at runs/a; free some space" in capsys.readouterr().err
+        assert f"error: runs/a: {os.strerror(number).lower()}; free some space" in capsys.readouterr().err
+
+
+def test_a_path_that_the_system_refuses_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "afile/x")
+    assert ending(command_that_raises(refused)) == 2
+    assert capsys.readouterr().err == "error: afile/x: not a directory; name another path, or mend this one\n"
 
 
 def test_a_fault_of_ours_is_not_hidden() -> None:
@@ -85,9 +91,11 @@ def test_exit_codes_pass_through() -> None:
     assert ending(click.Command("exits", callback=lambda: click.get_current_context().exit(7))) == 7
 
 
-def test_a_usage_error_stays_clicks_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_is_one_line_that_names_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(click.Command("returns", callback=lambda: None), "--nonsense") == 2
-    assert "No such option" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: No such option")
+    assert line.endswith(" --help")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -304,7 +304,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last_two(
     scored = (
         "import infogan.monitor as m\n"
         "score = lambda update: 1 - abs(update - 10) / 100\n"
-        "m.validation_score = lambda model, data: {'validation/accuracy/kind': score(model.origin.update)}\n"
+        "m.validation_score = lambda model, data, readers: {'validation/accuracy/kind': score(model.origin.update)}\n"
         "m.refresh = lambda *arguments: None"
     )
     infogan.good("train", str(tiny_preset), "--run", "scored", "eval.every_kimg=0.04", "stop=25 updates", before=scored)
