@@ -10,7 +10,7 @@ from torch import Tensor
 
 from infogan.codes import CategoricalCode, CategoricalPosterior, Codes, Posterior
 
-WARM_UP_KIMG = 40.0  # healthy runs of the presets complained until 32 kimg of fakes that vary too little
+WARM_UP_KIMG = 40.0  # healthy runs of the presets complained until 38 kimg of fakes that vary too little
 
 # D's mean probability for real and fake images beyond which its loss teaches the generator next to nothing
 SATURATED_REAL, SATURATED_FAKE = 0.98, 0.02

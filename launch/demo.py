@@ -29,6 +29,7 @@ def command(data: Path, run: Path) -> None:
     from infogan import load, settings
     from infogan.evaluation import evaluate_run, write
     from infogan.session import train
+    from launch.evaluate import tell
     from launch.train import stop_if_interrupted
     from shards import build, open_dataset, open_source
     from shards.errors import UserError
@@ -45,6 +46,7 @@ def command(data: Path, run: Path) -> None:
     _step("4/4", f"infogan evaluate {run} --data {data}")
     report = evaluate_run(load(run, data=data), open_dataset(data))
     page = write(report, run)
+    tell(report)
     click.echo(f"\ndone; open {page.resolve()}")
 
 

@@ -1,8 +1,12 @@
 """`infogan evaluate RUN`: measure a trained model, write its report, and print the headlines."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from infogan.evaluation import Report
 
 
 @click.command(name="evaluate", short_help="Measure a run and write its report.")
@@ -45,19 +49,26 @@ def command(
     """
     from infogan import load
     from infogan.evaluation import Options, evaluate_run, write
-    from infogan.evaluation.wording import words
     from shards import open_dataset
 
     model = load(run, which=which, data=data, device=device)
     dataset = open_dataset(data or model.config.data.path)
     options = Options(split, samples, weights, seed, only)
     report = evaluate_run(model, dataset, options)
+    page = write(report, run, out)
+    tell(report)
+    click.echo(f"report: {page}")
+
+
+def tell(report: "Report") -> None:
+    """Print every number of a report with its spread, and what was left out."""
+    from infogan.evaluation.wording import words
+
     for metric in report.metrics:
         text = words(metric)
         click.echo(f"{text.value:>14} {text.spread:<14} {metric.name}")
     for note in report.notes:
         click.echo(f"left out: {note}")
-    click.echo(f"report: {write(report, run, out)}")
 
 
 if __name__ == "__main__":
