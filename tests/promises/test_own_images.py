@@ -26,6 +26,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_folder_of_photographs_becomes_a_report(infogan: Any, photographs: Path) -> None:
     infogan.good("shards", "build", "folder", "--path", str(photographs), "--size", "32", "--out", "photos", "--quiet")
     infogan.good("shards", "verify", "photos", "--quiet")
