@@ -55,7 +55,7 @@ def measure(context: Context) -> Outcome:
         [
             Metric(with_extractor(f"{frechet}{count}_{split}", name), frechet_distance(real.features,
             drawn.features), None,
-                   protocol | {"floor": floor}),
+                   protocol | {"floor": floor, "floor_images": half}),
             Metric(with_extractor(floor_name, name), floor, None, floored),
         ]
     )  # fmt: skip

@@ -130,7 +130,11 @@ def tiles(report: Report) -> list[Tile]:
     distance = find(report.metrics, "frechet") or find(report.metrics, "fid")
     if distance is not None:
         floor = distance.protocol.get("floor")
-        context = "lower is better" if floor is None else f"floor {printed('frechet', floor)}; lower is better"
+        context = "lower is better"
+        if floor is not None:
+            # fewer images make any distance larger, so on a small set the floor can lie above the distance
+            images = f"{distance.protocol['floor_images']:,} images each"
+            context = f"real halves ({images}): {printed('frechet', floor)}; {context}"
         found.append(Tile("Fréchet distance", words(distance).value, context))
     return found
 

@@ -122,7 +122,8 @@ def obtain(
     if only_cached:
         return None
     print(
-        f"training {kind} on {dataset.manifest.name} for the distances; it is kept in {folder}",
+        f"training {kind} on {dataset.manifest.name} for the distances, once, for a minute or more; "
+        f"it is kept in {folder}",
         file=sys.stderr,
     )
     with fixed_arithmetic(recipe.threads):
