@@ -69,7 +69,8 @@ def refuse_foreign(run: Path) -> None:
         raise UserError(f"--run {run}: is not a folder; name another one")
     if not run.is_dir():
         return
-    foreign = sorted(path.name for path in run.iterdir() if path.name not in ENTRIES)
+    names = sorted(path.name for path in run.iterdir())
+    foreign = [name for name in names if name not in ENTRIES and not atomic.is_temporary(name)]
     if foreign and not (run / "config.yaml").is_file():
         raise UserError(f"--run {run}: holds files that are no run ({foreign[0]}); name another folder")
     for name in FOLDERS:
@@ -135,6 +136,7 @@ def only_writer(run: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
                 raise
+        atomic.clean_stale(run)
         yield
 
 

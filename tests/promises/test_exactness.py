@@ -118,7 +118,7 @@ def kill_while_saving(infogan: Any, n: int, *command: str) -> bool:
     return bool(ended.code)
 
 
-@pytest.mark.parametrize("n", [9, 21, 46])
+@pytest.mark.parametrize("n", [4, 9, 21, 46])
 def test_a_kill_while_something_is_being_written_loses_nothing(
     infogan: Any, tiny_preset: Path, never_stopped: Any, left_by: Callable[[Path], Any], n: int
 ) -> None:
