@@ -2,7 +2,8 @@
 
 A network is a tuple of layers, as in a table of the paper's appendix. Conventions shared by all of them:
 
-- kernels are 4x4; stride 2 with padding 1 halves or doubles a side exactly;
+- kernels are 4x4; stride 2 with padding 1 halves or doubles a side exactly; stride 1 keeps it, which an even kernel
+  does with 1 pixel of padding before and 2 after (TensorFlow's "same", in which the official code was written);
 - order convolution -> BatchNorm -> activation, or activation -> BatchNorm where a family says so;
 - no bias where BatchNorm follows, a bias elsewhere;
 - BatchNorm after a fully connected layer normalises its features, before any reshape;
@@ -34,18 +35,20 @@ class FC:
 
 @dataclass(frozen=True)
 class Conv:
-    """4x4 convolution of stride 2: halves the sides."""
+    """4x4 convolution: stride 2 halves the sides, stride 1 keeps them."""
 
     channels: int
     norm: bool = True
+    stride: int = 2
 
 
 @dataclass(frozen=True)
 class UpConv:
-    """4x4 transposed convolution of stride 2: doubles the sides."""
+    """4x4 transposed convolution: stride 2 doubles the sides, stride 1 keeps them."""
 
     channels: int
     norm: bool = True
+    stride: int = 2
 
 
 Layer = FC | Conv | UpConv
@@ -60,6 +63,13 @@ class ToVolume(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.view(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
+
+
+class Crop(nn.Module):
+    """[n, channels, height + 1, width + 1] => [n, channels, height, width]: drops the last row and column."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :-1, :-1].contiguous(memory_format=torch.channels_last)
 
 
 class ToFeatures(nn.Module):
@@ -87,8 +97,8 @@ def build(
     for layer in layers:
         if not batch_norm:
             layer = replace(layer, norm=False)
-        linear, normed, shape = _linear_part(layer, shape, modules)
-        modules.append(linear)
+        linear, normed, shape = _linear_part(layer, shape)
+        modules += linear
         tail = [normed, activation()] if layer.norm else [activation()]
         modules += reversed(tail) if activation_first else tail
         if isinstance(layer, FC) and isinstance(layer.features, tuple):
@@ -97,20 +107,23 @@ def build(
     return nn.Sequential(*modules), shape
 
 
-def _linear_part(layer: Layer, shape: Shape, modules: list[nn.Module]) -> tuple[nn.Module, nn.Module, Shape]:
-    """Return the layer's linear module, its BatchNorm and its flat output shape."""
+def _linear_part(layer: Layer, shape: Shape) -> tuple[list[nn.Module], nn.Module, Shape]:
+    """The layer's linear part as modules, its BatchNorm and its flat output shape."""
+    bias = not layer.norm
     if isinstance(layer, FC):
-        if len(shape) == 3:
-            modules.append(ToFeatures())
         width = size(layer.features) if isinstance(layer.features, tuple) else layer.features
-        return nn.Linear(size(shape), width, bias=not layer.norm), BatchNorm1d(width), (width,)
+        linear = nn.Linear(size(shape), width, bias=bias)
+        return [ToFeatures(), linear] if len(shape) == 3 else [linear], BatchNorm1d(width), (width,)
     channels, height, width = shape
     norm = BatchNorm2d(layer.channels)
     if isinstance(layer, Conv):
-        conv: nn.Module = nn.Conv2d(channels, layer.channels, 4, stride=2, padding=1, bias=not layer.norm)
-        return conv, norm, (layer.channels, height // 2, width // 2)
-    conv = nn.ConvTranspose2d(channels, layer.channels, 4, stride=2, padding=1, bias=not layer.norm)
-    return conv, norm, (layer.channels, height * 2, width * 2)
+        padding = 1 if layer.stride == 2 else 0
+        conv = nn.Conv2d(channels, layer.channels, 4, layer.stride, padding, bias=bias)
+        modules: list[nn.Module] = [conv] if layer.stride == 2 else [nn.ZeroPad2d((1, 2, 1, 2)), conv]
+        return modules, norm, (layer.channels, height // layer.stride, width // layer.stride)
+    upconv = nn.ConvTranspose2d(channels, layer.channels, 4, layer.stride, padding=1, bias=bias)
+    modules = [upconv] if layer.stride == 2 else [upconv, Crop()]
+    return modules, norm, (layer.channels, height * layer.stride, width * layer.stride)
 
 
 def channels_last(module: Module) -> Module:

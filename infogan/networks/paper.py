@@ -112,3 +112,41 @@ class Colour32(PaperNetwork):
     trunk_layers = (Conv(64, norm=False), Conv(128), Conv(256))
     generator_layers = (FC((448, 2, 2)), UpConv(256), UpConv(128, norm=False), UpConv(64, norm=False))
     output = nn.Tanh
+
+
+@NETWORKS.register("faces")
+@dataclass(frozen=True)
+class Faces(PaperNetwork):
+    """Table 4. Q shares the whole network and adds its output units only."""
+
+    side = 32
+    channels = 1
+    trunk_layers = (Conv(64, norm=False), Conv(128), FC(1024))
+    generator_layers = (FC(1024), FC((128, 8, 8)), UpConv(64))
+    q_hidden = None
+
+
+@NETWORKS.register("chairs")
+@dataclass(frozen=True)
+class Chairs(PaperNetwork):
+    """Table 6. Q shares the whole network and adds its output units only."""
+
+    side = 64
+    channels = 1
+    trunk_layers = (
+        Conv(64, norm=False),
+        Conv(128),
+        Conv(256),
+        Conv(256, stride=1),
+        Conv(256, stride=1),
+        FC(1024),
+    )
+    generator_layers = (
+        FC(1024),
+        FC((256, 8, 8)),
+        UpConv(256, stride=1),
+        UpConv(256, stride=1),
+        UpConv(128),
+        UpConv(64),
+    )
+    q_hidden = None

@@ -2,17 +2,25 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from infogan.codes import CategoricalCode, Codes, ContinuousCode, Noise
 from infogan.networks import NETWORKS, Critic, Network, to_network_range, to_uint8
-from infogan.networks.paper import MNIST, Colour32, FashionMNIST
+from infogan.networks.layers import Conv, UpConv, build
+from infogan.networks.paper import MNIST, Chairs, Colour32, Faces, FashionMNIST
 
 # Codes of each row of the paper's table of settings: name -> (noise, categorical widths, continuous).
-CODES = {"mnist": (62, [10], 2), "fashion": (62, [10], 2), "svhn": (124, [10] * 4, 4), "celeba": (128, [10] * 10, 0)}
-NETWORK: dict[str, Network] = {"mnist": MNIST(), "fashion": FashionMNIST(), "svhn": Colour32(), "celeba": Colour32()}
+CODES = {
+    "mnist": (62, [10], 2), "fashion": (62, [10], 2), "svhn": (124, [10] * 4, 4), "celeba": (128, [10] * 10, 0),
+    "faces": (128, [], 5), "chairs": (128, [20] * 3, 1),
+}  # fmt: skip
+NETWORK: dict[str, Network] = {
+    "mnist": MNIST(), "fashion": FashionMNIST(), "svhn": Colour32(), "celeba": Colour32(), "faces": Faces(),
+    "chairs": Chairs(),
+}  # fmt: skip
 
 # Appendix C, with the totals worked out by hand: no bias where BatchNorm follows, Q's std fixed.
 PARAMETERS = {
@@ -20,6 +28,8 @@ PARAMETERS = {
     "fashion": {"generator": 6_645_121, "trunk": 6_556_992, "d_head": 1_025, "q_head": 132_876},
     "svhn": {"generator": 2_798_787, "trunk": 659_264, "d_head": 4_097, "q_head": 530_220},
     "celeba": {"generator": 2_906_307, "trunk": 659_264, "d_head": 4_097, "q_head": 537_444},
+    "faces": {"generator": 8_675_457, "trunk": 8_523_072, "d_head": 1_025, "q_head": 5_125},
+    "chairs": {"generator": 19_760_513, "trunk": 19_534_656, "d_head": 1_025, "q_head": 62_525},
 }
 
 # What a batch of 2 is after each module, from input to output; "+b" where the layer has a bias.
@@ -52,12 +62,45 @@ COLOUR_GENERATOR = [
     ("ConvTranspose2d+b", 64, 16, 16), ("ReLU", 64, 16, 16),
     ("ConvTranspose2d+b", 3, 32, 32), ("Tanh", 3, 32, 32),
 ]  # fmt: skip
+FACES_TRUNK = [
+    ("Conv2d+b", 64, 16, 16), ("LeakyReLU", 64, 16, 16),
+    ("Conv2d", 128, 8, 8), ("BatchNorm2d", 128, 8, 8), ("LeakyReLU", 128, 8, 8), ("ToFeatures", 8192),
+    ("Linear", 1024), ("BatchNorm1d", 1024), ("LeakyReLU", 1024),
+]  # fmt: skip
+FACES_GENERATOR = [
+    ("Linear", 1024), ("BatchNorm1d", 1024), ("ReLU", 1024),
+    ("Linear", 8192), ("BatchNorm1d", 8192), ("ReLU", 8192), ("ToVolume", 128, 8, 8),
+    ("ConvTranspose2d", 64, 16, 16), ("BatchNorm2d", 64, 16, 16), ("ReLU", 64, 16, 16),
+    ("ConvTranspose2d+b", 1, 32, 32), ("Sigmoid", 1, 32, 32),
+]  # fmt: skip
+# A 4x4 layer of stride 1 keeps its 8x8 by padding 3 in all before, or by cropping 1 of a padding-1 layer's 9x9 after.
+CHAIRS_TRUNK = [
+    ("Conv2d+b", 64, 32, 32), ("LeakyReLU", 64, 32, 32),
+    ("Conv2d", 128, 16, 16), ("BatchNorm2d", 128, 16, 16), ("LeakyReLU", 128, 16, 16),
+    ("Conv2d", 256, 8, 8), ("BatchNorm2d", 256, 8, 8), ("LeakyReLU", 256, 8, 8),
+    ("ZeroPad2d", 256, 11, 11), ("Conv2d", 256, 8, 8), ("BatchNorm2d", 256, 8, 8), ("LeakyReLU", 256, 8, 8),
+    ("ZeroPad2d", 256, 11, 11), ("Conv2d", 256, 8, 8), ("BatchNorm2d", 256, 8, 8), ("LeakyReLU", 256, 8, 8),
+    ("ToFeatures", 16384), ("Linear", 1024), ("BatchNorm1d", 1024), ("LeakyReLU", 1024),
+]  # fmt: skip
+CHAIRS_GENERATOR = [
+    ("Linear", 1024), ("BatchNorm1d", 1024), ("ReLU", 1024),
+    ("Linear", 16384), ("BatchNorm1d", 16384), ("ReLU", 16384), ("ToVolume", 256, 8, 8),
+    ("ConvTranspose2d", 256, 9, 9), ("Crop", 256, 8, 8), ("BatchNorm2d", 256, 8, 8), ("ReLU", 256, 8, 8),
+    ("ConvTranspose2d", 256, 9, 9), ("Crop", 256, 8, 8), ("BatchNorm2d", 256, 8, 8), ("ReLU", 256, 8, 8),
+    ("ConvTranspose2d", 128, 16, 16), ("BatchNorm2d", 128, 16, 16), ("ReLU", 128, 16, 16),
+    ("ConvTranspose2d", 64, 32, 32), ("BatchNorm2d", 64, 32, 32), ("ReLU", 64, 32, 32),
+    ("ConvTranspose2d+b", 1, 64, 64), ("Sigmoid", 1, 64, 64),
+]  # fmt: skip
 GENERATORS = {
     "mnist": (74, MNIST_GENERATOR), "fashion": (74, FASHION_GENERATOR), "svhn": (168, COLOUR_GENERATOR),
-    "celeba": (228, COLOUR_GENERATOR),
+    "celeba": (228, COLOUR_GENERATOR), "faces": (133, FACES_GENERATOR), "chairs": (189, CHAIRS_GENERATOR),
 }  # fmt: skip
-TRUNKS = {"mnist": MNIST_TRUNK, "fashion": MNIST_TRUNK, "svhn": COLOUR_TRUNK, "celeba": COLOUR_TRUNK}
-Q_OUTPUTS = {"mnist": 12, "fashion": 12, "svhn": 44, "celeba": 100}
+TRUNKS = {
+    "mnist": MNIST_TRUNK, "fashion": MNIST_TRUNK, "svhn": COLOUR_TRUNK, "celeba": COLOUR_TRUNK, "faces": FACES_TRUNK,
+    "chairs": CHAIRS_TRUNK,
+}  # fmt: skip
+Q_OUTPUTS = {"mnist": 12, "fashion": 12, "svhn": 44, "celeba": 100, "faces": 5, "chairs": 61}
+SHARED_WHOLE = ("faces", "chairs")  # Q adds its output units to the trunk, and no layer between
 
 
 def codes_of(name: str) -> Codes:
@@ -111,22 +154,52 @@ def test_every_layer_is_the_tables(name: str) -> None:
     assert passed_through(critic.trunk, torch.randn(2, *network.image_shape)) == TRUNKS[name]
     features = torch.randn(2, TRUNKS[name][-1][1])  # type: ignore[misc]
     assert passed_through(critic.d_head, features) == [("Linear+b", 1)]
-    assert passed_through(critic.q_head, features) == [
-        ("Linear", 128), ("BatchNorm1d", 128), ("LeakyReLU", 128), ("Linear+b", Q_OUTPUTS[name]),
-    ]  # fmt: skip
+    hidden = [] if name in SHARED_WHOLE else [("Linear", 128), ("BatchNorm1d", 128), ("LeakyReLU", 128)]
+    assert passed_through(critic.q_head, features) == [*hidden, ("Linear+b", Q_OUTPUTS[name])]
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_kernels_are_4x4_with_stride_2_and_slopes_are_a_tenth(name: str) -> None:
+def test_kernels_are_4x4_and_slopes_are_a_tenth(name: str) -> None:
     codes, network = codes_of(name), NETWORK[name]
     players = [network.generator(codes.input_width), network.critic(codes.q_width)]
     parts = [part for player in players for part in player.modules()]
+    strides = []
     for part in parts:
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            assert (part.kernel_size, part.stride, part.padding) == ((4, 4), (2, 2), (1, 1))
+            strides.append(part.stride[0])
+            assert part.kernel_size == (4, 4)
         if isinstance(part, nn.LeakyReLU):
             assert part.negative_slope == 0.1
     assert any(isinstance(part, nn.LeakyReLU) for part in parts)
+    assert strides.count(1) == (4 if name == "chairs" else 0)
+    assert set(strides) <= {1, 2}
+
+
+def test_layers_of_stride_1_pad_and_crop_as_the_official_framework_does() -> None:
+    """TensorFlow's "same" with a 4x4 kernel: 1 before, 2 after; worked out here in numpy, pixel by pixel."""
+    rng = np.random.default_rng(0)
+    image, kernel = rng.normal(size=(5, 5)), rng.normal(size=(4, 4))
+    padded = np.zeros((8, 8))
+    padded[1:6, 1:6] = image
+    expected = [[(padded[y : y + 4, x : x + 4] * kernel).sum() for x in range(5)] for y in range(5)]
+    conv, _ = build([Conv(1, norm=False, stride=1)], (1, 5, 5), nn.Identity)
+    assert np.allclose(through(conv, image, kernel), expected, atol=1e-5)
+
+    spread = np.zeros((8, 8))  # the transpose of the above: each pixel spreads the kernel, and the margin goes
+    for y in range(5):
+        for x in range(5):
+            spread[y : y + 4, x : x + 4] += image[y, x] * kernel
+    upconv, _ = build([UpConv(1, norm=False, stride=1)], (1, 5, 5), nn.Identity)
+    assert np.allclose(through(upconv, image, kernel), spread[1:6, 1:6], atol=1e-5)
+
+
+def through(module: nn.Module, image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """What a layer of one channel makes of `image` with the weights `kernel` and no bias."""
+    layer = next(part for part in module.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d))
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(kernel)[None, None])
+        layer.bias.zero_()  # type: ignore[union-attr]
+        return module(torch.from_numpy(image).float()[None, None])[0, 0].numpy()
 
 
 def test_the_critics_slope_is_a_setting() -> None:
@@ -197,8 +270,11 @@ def test_real_and_fake_pass_the_critic_apart(name: str) -> None:
     assert torch.equal(both.q, alone.q)  # type: ignore[arg-type]
     assert critic(real, None)[1:] == (None, None)
     assert alone.real_logit is None
+    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in critic.modules()):
+        return
     joined = critic(torch.cat([real, fake]), None).real_logit
-    assert not torch.allclose(joined[:8], both.real_logit, rtol=1e-3, atol=1e-4)  # type: ignore[index, arg-type]
+    if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in critic.modules()):
+        assert not torch.allclose(joined[:8], both.real_logit, rtol=1e-3, atol=1e-4)  # type: ignore[index, arg-type]
 
 
 # ---- the paper's first weights, and the range of images -----------------------------------------------------------
