@@ -1,27 +1,35 @@
-"""`infogan shards`: builds, verifies and describes data sets.
+"""`infogan shards`: checks raw data; builds, verifies and describes data sets.
 
-Each source is a subcommand of `build` whose options are the fields of the source's dataclass, so a new source
-needs no line here. Only click is imported until a command runs.
+Each source is a subcommand of `build` and of `check` whose options are the fields of the source's dataclass, so
+a new source needs no line here. Only click is imported until a command runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from shards.dataset import Dataset
+
 _BUILD_OPTIONS = ("out", "name", "encoding", "shard_size", "workers", "force", "quiet")
+_SHEET_SIDE = 10  # images along each side of a contact sheet
+_SHEET_PIXELS = 48  # smaller images are enlarged to at least this height
 
 
 @click.group("shards")
 def shards_group() -> None:
-    """Build, verify and describe data sets."""
+    """Check raw data; build, verify and describe data sets."""
 
 
 class _SourceGroup(click.Group):
-    """One subcommand per registered source."""
+    """One subcommand per registered source, made by `make`."""
+
+    make: Callable[[type[Any]], click.Command]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         from shards import sources
@@ -31,13 +39,12 @@ class _SourceGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         from shards import sources
 
-        return _source_command(sources.get(cmd_name))
+        return type(self).make(sources.get(cmd_name))
 
 
-def _source_command(source: type[Any]) -> click.Command:
+def _build_command(source: type[Any]) -> click.Command:
     """`build NAME` with the source's own options before those of every build."""
-    first_line = (source.__doc__ or source.kind).strip().splitlines()[0]
-    parameters: list[click.Parameter] = [_source_option(field) for field in dataclasses.fields(source.Options)]
+    parameters: list[click.Parameter] = [source_option(field) for field in dataclasses.fields(source.Options)]
     parameters += [
         click.Option(["--out"], metavar="FOLDER", help=f"The data set's folder.  [default: data/{source.kind}]"),
         click.Option(["--name"], help="The data set's name.  [default: the folder's]"),
@@ -58,10 +65,14 @@ def _source_command(source: type[Any]) -> click.Command:
         common = {name: options.pop(name) for name in _BUILD_OPTIONS}
         _build(source.kind, options, **common)
 
-    return click.Command(source.kind, params=parameters, callback=run, help=first_line)
+    return click.Command(source.kind, params=parameters, callback=run, help=_first_line(source))
 
 
-def _source_option(field: dataclasses.Field[Any]) -> click.Option:
+def _first_line(source: type[Any]) -> str:
+    return str((source.__doc__ or source.kind).strip().splitlines()[0])
+
+
+def source_option(field: dataclasses.Field[Any]) -> click.Option:
     flag = f"--{field.name.replace('_', '-')}"
     text = field.metadata.get("help", "")
     if isinstance(field.default, bool):
@@ -76,7 +87,11 @@ def _source_option(field: dataclasses.Field[Any]) -> click.Option:
     )
 
 
-@shards_group.command("build", cls=_SourceGroup, subcommand_metavar="SOURCE [OPTIONS]")
+class _BuildGroup(_SourceGroup):
+    make = staticmethod(_build_command)
+
+
+@shards_group.command("build", cls=_BuildGroup, subcommand_metavar="SOURCE [OPTIONS]")
 def build_group() -> None:
     """Build a data set from raw images; the same command continues a build that was cut off."""
 
@@ -111,6 +126,43 @@ def _build(
     click.echo(f"{folder}: {counts}; digest {manifest.digest[:16]}")
 
 
+def _check_command(source: type[Any]) -> click.Command:
+    """`check NAME [PATH]` with the source's own options."""
+    from shards.sources.checking import check, location
+
+    place = location(source)
+    fields = [field for field in dataclasses.fields(source.Options) if field.name != place]
+    parameters: list[click.Parameter] = [source_option(field) for field in fields]
+    if place is not None:
+        default = source.Options.__dataclass_fields__[place].default
+        parameters.append(click.Argument([place], metavar="[PATH]", required=False, default=default))
+
+    def run(**options: Any) -> None:
+        opened, lines = check(source, source.Options(**options))
+        for line in lines:
+            click.echo(line)
+        if lines or opened is None:
+            click.get_current_context().exit(1)
+        counts = ", ".join(f"{count:,} {what}" for what, count in opened.found().items())
+        if place is None:
+            click.echo(f"{source.kind}: nothing to download: {counts}")
+        elif opened.published:
+            click.echo(f"{options[place]}: complete: {counts}")
+        else:
+            click.echo(f"{options[place]}: usable: {counts}; there is no published number to compare with")
+
+    return click.Command(source.kind, params=parameters, callback=run, help=_first_line(source))
+
+
+class _CheckGroup(_SourceGroup):
+    make = staticmethod(_check_command)
+
+
+@shards_group.command("check", cls=_CheckGroup, subcommand_metavar="SOURCE [PATH] [OPTIONS]")
+def check_group() -> None:
+    """Say what the raw data of a source in PATH lacks; exit status 1 if it lacks anything."""
+
+
 @shards_group.command("verify")
 @click.argument("path")
 @click.option("--fast", is_flag=True, help="Only look at names and sizes; read no data.")
@@ -134,11 +186,16 @@ def verify_command(ctx: click.Context, path: str, fast: bool, quiet: bool) -> No
 @shards_group.command("describe")
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="The manifest, as JSON.")
-def describe_command(path: str, as_json: bool) -> None:
+@click.option("--sheet", metavar="FILE.png", help="Also write a contact sheet of 10x10 images, chosen at random.")
+@click.option("--split", default="train", show_default=True, help="The split that the sheet shows.")
+def describe_command(path: str, as_json: bool, sheet: str | None, split: str) -> None:
     """Say what the data set in PATH is."""
     from shards.dataset import open_dataset
 
-    manifest = open_dataset(path).manifest
+    dataset = open_dataset(path)
+    manifest = dataset.manifest
+    if sheet is not None:
+        _write_sheet(dataset, split, sheet)
     if as_json:
         click.echo(json.dumps(manifest.document(), indent=2, ensure_ascii=False))
         return
@@ -160,6 +217,28 @@ def describe_command(path: str, as_json: bool) -> None:
     for key, value in rows:
         click.echo(f"{key:<8} {value}")
     click.echo(f"\n{'split':<12}{'samples':>12}{'shards':>8}{'bytes':>16}")
-    for name, split in manifest.splits.items():
-        size = sum(shard.bytes for shard in split.shards)
-        click.echo(f"{name:<12}{split.samples:>12,}{len(split.shards):>8}{size:>16,}")
+    for name, part in manifest.splits.items():
+        size = sum(shard.bytes for shard in part.shards)
+        click.echo(f"{name:<12}{part.samples:>12,}{len(part.shards):>8}{size:>16,}")
+
+
+def _write_sheet(dataset: Dataset, split: str, file: str) -> None:
+    """Writes up to 100 images of a split, the same ones each time, as one PNG."""
+    import numpy as np
+    import torch
+
+    from infogan.pictures import grid, png
+    from shards import atomic
+    from shards.errors import UserError
+    from shards.indexed import IndexedReader
+
+    if not file.lower().endswith(".png"):
+        raise UserError(f"--sheet {file}: a contact sheet is a PNG file; give a name that ends in .png")
+    reader = IndexedReader(dataset, split, device=torch.device("cpu"))
+    try:
+        shown = min(_SHEET_SIDE**2, reader.samples)
+        chosen = np.random.RandomState(0).choice(reader.samples, shown, replace=False)
+        images = reader.gather(chosen.astype(np.int64)).images
+    finally:
+        reader.close()
+    atomic.write_bytes(file, png(grid(images, min(_SHEET_SIDE, shown), least_side=_SHEET_PIXELS)))

@@ -17,15 +17,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(scope="session")
-def tiny_network() -> type[Any]:
-    """The class `TinyNetwork` of tests/tiny.py, not registered."""
-    spec = importlib.util.spec_from_file_location("tiny_network_of_tests", Path(__file__).with_name("tiny.py"))
+def _helper(name: str) -> Any:
+    """A module that lies beside this file."""
+    spec = importlib.util.spec_from_file_location(f"{name}_of_tests", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.TinyNetwork  # type: ignore[no-any-return]
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> type[Any]:
+    """The class `TinyNetwork` of tests/tiny.py, not registered."""
+    return _helper("tiny").TinyNetwork  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def originals() -> Any:
+    """The module tests/originals.py: `write(source, folder)` makes small raw data in its original format."""
+    return _helper("originals")
 
 
 @pytest.fixture(scope="session")

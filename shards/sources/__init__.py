@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 
+from shards import plugins
 from shards.errors import UserError
 from shards.sources.base import Sample, Source, UnreadableImage, option
 
@@ -14,22 +16,49 @@ _FILES = {
     "digits": "shards.sources.digits",
     "mnist": "shards.sources.idx",
     "fashion_mnist": "shards.sources.idx",
+    "svhn": "shards.sources.svhn",
+    "celeba": "shards.sources.celeba",
+    "faces": "shards.sources.faces",
+    "chairs": "shards.sources.chairs",
+    "dsprites": "shards.sources.dsprites",
     "folder": "shards.sources.folder",
+    "sprites": "shards.renderers.sprites",
+    "housenumbers": "shards.renderers.housenumbers",
+    "faces3d": "shards.renderers.faces3d",
+    "portraits": "shards.renderers.portraits",
+    "chairs3d": "shards.renderers.chairs3d",
 }
 _registry: dict[str, type[Source]] = {}
 
 
 def register(name: str) -> Callable[[type[Source]], type[Source]]:
-    """Registers a `Source` class under a name."""
+    """Registers a `Source` class under a name. The name of one of ours is taken, whether it was opened yet or not.
+
+    Raises:
+        UserError: as `shards.plugins.registering`; or it has no options of the kind that the command line can offer.
+    """
 
     def add(source: type[Source]) -> type[Source]:
-        if _registry.get(name, source) is not source:
-            raise UserError(f"two sources are registered as {name!r}: rename one of them")
+        foreign = name in _FILES and source.__module__ != _FILES[name]
+        plugins.registering("source", name, source, get(name) if foreign else _registry.get(name))
+        _check_options(name, source)
         source.kind = name
         _registry[name] = source
         return source
 
     return add
+
+
+def _check_options(name: str, source: type[Source]) -> None:
+    options = getattr(source, "Options", None)
+    if not dataclasses.is_dataclass(options):
+        raise UserError(f"source {name!r}: its Options must be a dataclass, an empty one where there are none")
+    for field in dataclasses.fields(options):
+        if not isinstance(field.default, bool | int | float | str):
+            raise UserError(
+                f"source {name!r}: its option {field.name} needs a default that is a number, a text or a bool, and a "
+                "help: shards.sources.option(DEFAULT, HELP)"
+            )
 
 
 def names() -> list[str]:

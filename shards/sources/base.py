@@ -71,6 +71,7 @@ class Source(ABC):
         splits: name -> number of samples, in the order in which they are built.
         fingerprint: sha256 of the raw data, or of its listing where it is large.
         skip_unreadable: leave images out that raise `UnreadableImage`, instead of stopping.
+        published: what its authors publish, as in `found`; empty where there is nothing to compare with.
     """
 
     kind: ClassVar[str] = ""
@@ -78,10 +79,11 @@ class Source(ABC):
     options: Any
     shape: tuple[int, int, int]
     classes: tuple[str, ...] = ()
-    factors: ClassVar[dict[str, dict[str, Any]]] = {}
+    factors: dict[str, dict[str, Any]] = {}  # noqa: RUF012  # replaced, never changed
     splits: dict[str, int]
     fingerprint: str
     skip_unreadable: bool = False
+    published: dict[str, int] = {}  # noqa: RUF012  # replaced, never changed
 
     @abstractmethod
     def __init__(self, options: Any) -> None: ...
@@ -90,14 +92,30 @@ class Source(ABC):
     def sample(self, split: str, i: int) -> Sample:
         """Sample `i` of a split, 0 <= i < splits[split]."""
 
-    def describe(self) -> dict[str, Any]:
-        """The manifest's `source` section, but for the number of skipped images."""
-        options = {
+    def identity_options(self) -> dict[str, Any]:
+        """The options that shape the data."""
+        return {
             field.name: getattr(self.options, field.name)
             for field in dataclasses.fields(self.options)
             if field.metadata.get("identity", True)
         }
-        return {"kind": self.kind, "options": options, "fingerprint": self.fingerprint}
+
+    def found(self) -> dict[str, int]:
+        """What the raw data holds, counted in the terms that its authors use: what -> how many."""
+        return {f"{split} images": count for split, count in self.splits.items()}
+
+    def lacks(self) -> list[str]:
+        """How the raw data differs from what its authors publish, one line each; empty where it is complete."""
+        found = self.found()
+        return [
+            f"{found.get(what, 0):,} {what} instead of the {count:,} published"
+            for what, count in self.published.items()
+            if found.get(what, 0) != count
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """The manifest's `source` section, but for the number of skipped images."""
+        return {"kind": self.kind, "options": self.identity_options(), "fingerprint": self.fingerprint}
 
 
 def validation_of(samples: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

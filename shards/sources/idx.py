@@ -17,9 +17,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import DataError, UserError
+from shards.errors import DataError
 from shards.sources import register
 from shards.sources.base import Sample, Source, option, validation_of
+from shards.sources.fetching import by_torchvision
 
 _FILES = {"train": "train", "test": "t10k"}
 _CONTENT = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
@@ -37,7 +38,9 @@ class IdxSource(Source):
     """28x28 grey images in ten classes; every 12th training image is validation."""
 
     Options = IdxOptions
+    published = {"training images": 60_000, "test images": 10_000}  # noqa: RUF012  # never changed
     torchvision_name: ClassVar[str]
+    origin: ClassVar[str]
     names: ClassVar[tuple[str, ...]]
 
     def __init__(self, options: IdxOptions) -> None:
@@ -69,6 +72,9 @@ class IdxSource(Source):
         key = int(positions[i])
         return Sample(key, self._arrays[part, "images"][key][..., None], int(self._arrays[part, "labels"][key]))
 
+    def found(self) -> dict[str, int]:
+        return {"training images": self.splits["train"] + self.splits["validation"], "test images": self.splits["test"]}
+
     def _locate(self, path: Path) -> Path:
         """The folder that holds the files: the path itself, or where torchvision would have put them."""
         first = f"train-{_CONTENT['images']}"
@@ -83,23 +89,12 @@ class IdxSource(Source):
                 return folder
         raise DataError(
             f"{path} has no {first}[.gz] (nor have raw/, {self.torchvision_name}/raw/, {self.kind}/): "
-            "give --path FOLDER, or add --download"
+            f"fetch the four idx files from {self.origin} and give --path FOLDER, or add --download"
         )
 
     def _download(self, path: str) -> None:
-        from shards import torchvision_ops
-
-        torchvision_ops.ensure_importable()
-        import torchvision.datasets  # slow, and needed for a download only
-
-        try:
-            getattr(torchvision.datasets, self.torchvision_name)(path, train=True, download=True)
-        except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"the download of {self.kind} into {path} failed ({reason}): "
-                "fetch the four idx files by hand and give their folder as --path"
-            ) from error
+        by_hand = f"fetch the four idx files from {self.origin} by hand and give their folder as --path"
+        by_torchvision(self.torchvision_name, path, [{"train": True}], by_hand)
 
 
 @register("mnist")
@@ -107,6 +102,7 @@ class Mnist(IdxSource):
     """MNIST: 55,000 training, 5,000 validation and 10,000 test digits."""
 
     torchvision_name = "MNIST"
+    origin = "http://yann.lecun.com/exdb/mnist/"
     names = tuple(str(digit) for digit in range(10))
 
 
@@ -115,6 +111,7 @@ class FashionMnist(IdxSource):
     """Fashion-MNIST: 55,000 training, 5,000 validation and 10,000 test garments."""
 
     torchvision_name = "FashionMNIST"
+    origin = "https://github.com/zalandoresearch/fashion-mnist"
     names = (
         "T-shirt/top",
         "Trouser",

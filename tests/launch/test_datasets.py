@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from launch.datasets import shards_group
 from shards.errors import UserError
@@ -56,7 +59,7 @@ def test_the_options_of_a_source_are_in_its_help() -> None:
 
 
 def test_an_unknown_source_lists_the_valid_ones() -> None:
-    with pytest.raises(UserError, match="choose one of digits, mnist, fashion_mnist, folder"):
+    with pytest.raises(UserError, match="choose one of digits, mnist, fashion_mnist, svhn"):
         shards("build", "mnits")
 
 
@@ -66,3 +69,55 @@ def test_help_imports_nothing_heavy() -> None:
     here = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_check_says_what_a_download_lacks_and_exits_1(originals: Any, tmp_path: Path) -> None:
+    nothing = shards("check", "svhn", str(tmp_path))
+    assert nothing.exit_code == 1
+    assert len(nothing.stdout.splitlines()) == 1
+    assert "lacks train_32x32.mat and test_32x32.mat: fetch from http" in nothing.stdout
+    originals.write("svhn", tmp_path, 20)
+    smaller = shards("check", "svhn", str(tmp_path))
+    assert smaller.exit_code == 1
+    assert smaller.stdout.splitlines() == [
+        "16 training images instead of the 73,257 published",
+        "4 test images instead of the 26,032 published",
+    ]
+    assert "extra_32x32.mat" in shards("check", "svhn", str(tmp_path), "--extra").stdout
+
+
+def test_check_says_when_nothing_lacks(originals: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shards.sources.dsprites import Dsprites
+
+    monkeypatch.setattr(Dsprites, "published", {"images": 20})
+    originals.write("dsprites", tmp_path, 20)
+    complete = shards("check", "dsprites", str(tmp_path))
+    assert (complete.exit_code, complete.stdout) == (0, f"{tmp_path}: complete: 20 images\n")
+    originals.write("folder", tmp_path / "own", 20)
+    own = shards("check", "folder", str(tmp_path / "own"), "--size", "8")
+    assert own.exit_code == 0
+    assert "usable: 16 train images, 2 validation images, 2 test images; there is no published" in own.stdout
+    drawn = shards("check", "digits")
+    assert drawn.exit_code == 0
+    assert drawn.stdout.startswith("digits: nothing to download: 1,425 train images")
+
+
+def test_a_contact_sheet_shows_a_hundred_images_of_a_split(digits: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sheet.png"
+    assert shards("describe", str(digits), "--sheet", str(file)).exit_code == 0
+    with Image.open(file) as sheet:
+        assert sheet.mode == "L"
+        assert sheet.size == (10 * 56 + 9 * 2, 10 * 56 + 9 * 2)  # 28x28 twice enlarged, two pixels apart
+        shown = np.asarray(sheet)
+    tiles = {shown[58 * r : 58 * r + 56, 58 * c : 58 * c + 56].tobytes() for r in range(10) for c in range(10)}
+    assert len(tiles) == 100
+    assert file.stat().st_size < 100_000
+    again = tmp_path / "again.png"
+    shards("describe", str(digits), "--sheet", str(again))
+    assert again.read_bytes() == file.read_bytes()
+    shards("describe", str(digits), "--sheet", str(again), "--split", "test")
+    assert again.read_bytes() != file.read_bytes()
+    with pytest.raises(UserError, match=r"ends in \.png"):
+        shards("describe", str(digits), "--sheet", str(tmp_path / "sheet.jpg"))
+    with pytest.raises(UserError, match="split 'tset' does not exist: it has train, validation, test"):
+        shards("describe", str(digits), "--sheet", str(again), "--split", "tset")
