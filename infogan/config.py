@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from infogan.augment import Augment
 from infogan.checks import above, at_least, one_of
 from infogan.codes import Code, Codes, Noise
 from infogan.networks import Network
@@ -32,6 +33,10 @@ RUNTIME = (
     "eval",
 )
 """Fields that may change when a run is resumed; every other field belongs to the run's identity."""
+
+NEUTRAL = {"objective.r1": 0.0, "augment.mirror": False, "augment.diffaugment": []}
+"""Fields younger than the first runs: at these values they change nothing and stay out of the identity, so that a run
+begun before there were any goes on."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,7 @@ class RunConfig:
     data: Data = Data()
     noise: Noise = field(default_factory=Noise)
     objective: Objective = field(default_factory=NonSaturating)
+    augment: Augment = field(default_factory=Augment)
     optimizer: Optimizers = Optimizers()
     batch: int = 128
     accumulation: int = 1
@@ -238,7 +244,11 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
     `codes` holds the order of the codes, which is that of the generator's input and of Q's output.
     """
-    values = {path: value for path, value in flatten(to_plain(config)).items() if not _is_runtime(path)}
+    values = {
+        path: value
+        for path, value in flatten(to_plain(config)).items()
+        if not _is_runtime(path) and not (path in NEUTRAL and value == NEUTRAL[path])
+    }
     return values | {"codes": ", ".join(config.codes)}
 
 

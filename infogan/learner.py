@@ -1,17 +1,19 @@
 """What learns: generator, critic, their optimizers and the EMA, and one update of them all. No data, log or disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from infogan import checkpoint as checkpoints
+from infogan.augment import Augmentation
 from infogan.codes import Latents
 from infogan.config import RunConfig
 from infogan.ema import EmaGenerator
 from infogan.engine import PHASES, Engine
 from infogan.networks import Critic, to_network_range
+from infogan.networks.spectral_norm import follow_weights
 from infogan.phases import LossFunction, Players, Statistics, build_phases
 from infogan.randomness import generator as draws
 
@@ -64,9 +66,10 @@ class Learner:
         statistics: Statistics = {}
         flags = []
         for phase in self._phases:
-            latents = self._latents(phase.name, images)
-            losses = [_bind(phase.loss, part, drawn) for part, drawn in zip(real, latents, strict=True)]
+            drawn = zip(real, self._latents(phase.name, images), self._augmentations(phase.name, images), strict=True)
+            losses = [_bind(phase.loss, *inputs) for inputs in drawn]
             found, failed = engine.update(phase.name, phase.module, self.optimizers[phase.name], losses)
+            follow_weights(self.modules[phase.name])
             statistics |= found
             flags.append(failed)
         self.ema.update(images + config.batch, config.batch)
@@ -97,11 +100,26 @@ class Learner:
 
     def _latents(self, phase: str, images: int) -> list[Latents]:
         """This rank's latents of a phase, one part per micro-batch, cut from the global batch's as images are."""
-        engine, config = self.engine, self.config
+        config = self.config
         whole = self.codes.sample(config.batch, draws(config.seed, f"latents/{phase}", images))
-        size = config.batch // (engine.world * config.accumulation)
-        parts = (micro * engine.world + engine.rank for micro in range(config.accumulation))
-        return [whole[part * size : (part + 1) * size].to(engine.device, engine.dtype) for part in parts]
+        return [whole[rows].to(self.engine.device, self.engine.dtype) for rows in self._own_rows()]
+
+    def _augmentations(self, phase: str, images: int) -> Sequence[Augmentation | None]:
+        """How this rank's images of a phase are augmented, cut as its latents are; None for each where none are."""
+        config = self.config
+        if not config.augment:
+            return [None] * config.accumulation
+        drawing = draws(config.seed, f"augment/{phase}", images)
+        whole = config.augment.draw(config.batch, config.network.image_range, drawing)
+        return [whole[rows].to(self.engine.device, self.engine.dtype) for rows in self._own_rows()]
+
+    def _own_rows(self) -> Iterator[slice]:
+        """This rank's rows of the global batch, one slice per micro-batch."""
+        world, accumulation = self.engine.world, self.config.accumulation
+        size = self.config.batch // (world * accumulation)
+        for micro in range(accumulation):
+            part = micro * world + self.engine.rank
+            yield slice(part * size, (part + 1) * size)
 
     def _note_failures(self, flags: Tensor, images: int, statistics: Statistics) -> None:
         """Remember on the device the update at which each phase failed: the first whose gradients were not finite, or
@@ -114,5 +132,7 @@ class Learner:
         self._failed_at = torch.where(first, images // self.config.batch, self._failed_at)
 
 
-def _bind(loss: LossFunction, real: Tensor, latents: Latents) -> Callable[[], tuple[Tensor, Statistics]]:
-    return lambda: loss(real, latents)
+def _bind(
+    loss: LossFunction, real: Tensor, latents: Latents, augmentation: Augmentation | None
+) -> Callable[[], tuple[Tensor, Statistics]]:
+    return lambda: loss(real, latents, augmentation)

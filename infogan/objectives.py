@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infogan.checks import one_of
+from infogan.checks import at_least, one_of
 from infogan.codes import Codes
 from infogan.registry import Registry
 
@@ -24,13 +25,17 @@ class Objective(ABC):
     the critic's learning rate, as the official code does. The paper writes min over (G, Q), which leaves the owner of
     the shared trunk open: the official code gives it to D's optimizer, and so do we. `head`: Q's head only, on detached
     trunk features, close to what several ports do; it is there for comparison.
+
+    `r1` is the weight gamma of a gradient penalty on real images, which joins D's loss: see `r1_penalty`. 0 is none.
     """
 
     name: ClassVar[str]
     mi_gradient: str = "critic"
+    r1: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("mi_gradient", self.mi_gradient, ("critic", "head"))
+        at_least("r1", self.r1, 0)
 
     @abstractmethod
     def critic_loss(self, real_logit: Tensor, fake_logit: Tensor) -> Tensor:
@@ -56,6 +61,34 @@ class NonSaturating(Objective):
     def generator_loss(self, fake_logit: Tensor) -> Tensor:
         """-log D(G(z, c))."""
         return F.softplus(-fake_logit).mean()
+
+
+@OBJECTIVES.register("hinge")
+@dataclass(frozen=True)
+class Hinge(Objective):
+    """The hinge game (Lim and Ye 2017; Miyato et al. 2018, Eq. 16-17): D is taught no further beyond a margin of 1.
+
+    Its logits stay near -1 to 1, so that `score/real` and `score/fake`, their sigmoids, stay near 0.27 to 0.73.
+    """
+
+    def critic_loss(self, real_logit: Tensor, fake_logit: Tensor) -> Tensor:
+        """max(0, 1 - d(x)) + max(0, 1 + d(G(z, c))), with d the logit."""
+        return F.relu(1 - real_logit).mean() + F.relu(1 + fake_logit).mean()
+
+    def generator_loss(self, fake_logit: Tensor) -> Tensor:
+        """-d(G(z, c))."""
+        return -fake_logit.mean()
+
+
+def r1_penalty(real_logit: Tensor, real: Tensor) -> Tensor:
+    """E |grad_x d(x)|^2 over real images (Mescheder et al. 2018, Eq. 9), of which D's loss takes gamma / 2.
+
+    real_logit: [n], computed from `real` [n, C, H, W], which requires a gradient. The gradient is that by the image in
+    the network's range, before any augmentation. Returns a scalar that can be differentiated once more; in a critic
+    with BatchNorm, where one image's logit depends on all, it is the gradient of the batch's sum of logits.
+    """
+    (gradient,) = torch.autograd.grad(real_logit.sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 def information_loss(codes: Codes, bounds: Mapping[str, Tensor]) -> Tensor | float:

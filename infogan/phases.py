@@ -13,22 +13,26 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from infogan.augment import Augmentation
 from infogan.codes import Codes, ContinuousPosterior, Latents
 from infogan.networks import Critic
-from infogan.objectives import Objective, information_loss
+from infogan.objectives import Objective, information_loss, r1_penalty
 
 Statistics = dict[str, Tensor]
 
 
 class LossFunction(Protocol):
-    def __call__(self, real: Tensor, latents: Latents) -> tuple[Tensor, Statistics]: ...
+    def __call__(
+        self, real: Tensor, latents: Latents, augmentation: Augmentation | None = None
+    ) -> tuple[Tensor, Statistics]: ...
 
 
 @dataclass(frozen=True)
 class Phase:
     """`name`: who plays, as in the config's `optimizer` section; `module`: whom it trains, as it is called meanwhile.
 
-    `loss`: (real images [n, C, H, W] in the image range, latents) => (scalar to minimise, scalars to log).
+    `loss`: (real images [n, C, H, W] in the image range, latents, how D's images are augmented) => (scalar to minimise,
+    scalars to log).
     """
 
     name: str
@@ -47,28 +51,44 @@ class Players:
 
 
 def critic_loss(
-    players: Players, codes: Codes, objective: Objective, real: Tensor, latents: Latents
+    players: Players,
+    codes: Codes,
+    objective: Objective,
+    real: Tensor,
+    latents: Latents,
+    augmentation: Augmentation | None,
 ) -> tuple[Tensor, Statistics]:
-    """D's loss and -lambda L_I, for trunk, D head and Q head."""
+    """D's loss, with its penalty, and -lambda L_I, for trunk, D head and Q head."""
     with torch.no_grad():
         fake = players.generator(latents.vector)
-    out = players.wrapped_critic(real, fake)
+        shown, clean = _shown(fake, augmentation)
+    if objective.r1:
+        real = real.detach().requires_grad_()
+    out = players.wrapped_critic(augmentation.of_real(real) if augmentation else real, shown, clean)
     adversarial = objective.critic_loss(out.real_logit, out.fake_logit)
     bounds = codes.bounds(codes.split(out.q), latents.values)
     statistics = {
         "loss/critic": adversarial,
         "score/real": out.real_logit.sigmoid().mean(),
         "score/fake": out.fake_logit.sigmoid().mean(),
-        "diversity/real": _diversity(real),
+        "diversity/real": _diversity(real.detach()),
     }
-    return adversarial + information_loss(codes, bounds), statistics
+    loss = adversarial + information_loss(codes, bounds)
+    if objective.r1:
+        penalty = r1_penalty(out.real_logit, real)
+        statistics["penalty/r1"] = penalty
+        loss = loss + objective.r1 / 2 * penalty
+    return loss, statistics
 
 
-def generator_loss(players: Players, codes: Codes, objective: Objective, latents: Latents) -> tuple[Tensor, Statistics]:
+def generator_loss(
+    players: Players, codes: Codes, objective: Objective, latents: Latents, augmentation: Augmentation | None
+) -> tuple[Tensor, Statistics]:
     """G's loss and -lambda L_I, through a frozen critic."""
     fake = players.wrapped_generator(latents.vector)
+    shown, clean = _shown(fake, augmentation)
     with _frozen(players.critic):
-        out = players.critic(None, fake)
+        out = players.critic(None, shown, clean)
     adversarial = objective.generator_loss(out.fake_logit)
     posteriors = codes.split(out.q)
     bounds = codes.bounds(posteriors, latents.values)
@@ -88,14 +108,22 @@ def build_phases(players: Players, codes: Codes, objective: Objective) -> list[P
         Phase(
             "critic",
             players.wrapped_critic,
-            lambda real, latents: critic_loss(players, codes, objective, real, latents),
+            lambda real, latents, augmentation=None: critic_loss(
+                players, codes, objective, real, latents, augmentation
+            ),
         ),
         Phase(
             "generator",
             players.wrapped_generator,
-            lambda real, latents: generator_loss(players, codes, objective, latents),
+            lambda real, latents, augmentation=None: generator_loss(players, codes, objective, latents, augmentation),
         ),
     ]
+
+
+def _shown(fake: Tensor, augmentation: Augmentation | None) -> tuple[Tensor, Tensor | None]:
+    """Fakes as D is to see them and, only where those are augmented, the clean ones for Q."""
+    shown = augmentation.of_fake(fake) if augmentation else fake
+    return shown, None if shown is fake else fake
 
 
 @contextmanager

@@ -23,6 +23,9 @@ from shards.errors import UserError
 
 Say = Callable[[str], None]
 
+FEW_IMAGES = 5000
+"""Training images below which augmentation is suggested, a rule of thumb."""
+
 # What a CPU's allocators say, who have no error class of their own: torch's, oneDNN's (for its scratch space), C++'s.
 ALLOCATION_FAILED = ("can't allocate memory", "could not create a primitive", "bad_alloc")
 
@@ -65,6 +68,12 @@ def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start
     if found is not None and start_from is not None and not runs.began_from(run, start_from):
         raise UserError(
             f"--from {start_from}: run {run} has checkpoints of its own; give a new run another folder with --run DIR"
+        )
+    if found is None and samples < FEW_IMAGES and not config.augment:
+        say(
+            f"{samples:,} training images are few, and a critic may learn them by heart: consider "
+            "augment.diffaugment=[color,translation,cutout], augment.mirror=true where mirror images are as good, or "
+            "fewer updates"
         )
     outcome = None
     try:

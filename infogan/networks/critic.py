@@ -39,8 +39,10 @@ class Critic(nn.Module):
         self.q_head = q_head
         self.detach_q = detach_q
 
-    def forward(self, real: Tensor | None, fake: Tensor | None) -> CriticOutput:
+    def forward(self, real: Tensor | None, fake: Tensor | None, clean: Tensor | None = None) -> CriticOutput:
         """real, fake: [n, C, H, W] in the network's image range, either may be None.
+
+        `clean`: the fakes before augmentation. Where it is given Q reads those, in a pass of their own.
 
         With `detach_q` (the objective's `mi_gradient: head`) Q reads detached trunk features while the critic
         trains, so that the mutual-information term reaches Q's head but not the trunk.
@@ -52,6 +54,8 @@ class Critic(nn.Module):
             features = self.trunk(fake)
             fake_logit = _at_least_float32(self.d_head(features).squeeze(1))
             for_generator = fake.requires_grad
+            if clean is not None:
+                features = self.trunk(clean)
             q = self.q_head(features.detach() if self.detach_q and not for_generator else features)
             q = _at_least_float32(q)
         return CriticOutput(real_logit, fake_logit, q)
