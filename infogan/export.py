@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import save
 
+from infogan import plugins
 from infogan.codes import CategoricalCode
 from infogan.config import to_plain
 from infogan.model import METADATA, Model
@@ -15,7 +16,9 @@ from shards import atomic
 
 def export(model: Model, folder: Path, last_row: dict[str, Any]) -> None:
     """Write generator, critic, config and model card of `model` to `folder`, which appears whole."""
-    about = json.dumps({"config": to_plain(model.config), "origin": asdict(model.origin)})
+    # the file's name only: an export is handed on, and says nothing of the machine that it was made on
+    known = [{**plugin, "file": Path(plugin["file"]).name} for plugin in plugins.record()]
+    about = json.dumps({"config": to_plain(model.config), "origin": asdict(model.origin), "plugins": known})
     with atomic.folder(folder, replace=True) as beside:
         for name in ("generator", "critic"):
             tensors = {key: value.cpu().contiguous() for key, value in getattr(model, name).state_dict().items()}
@@ -42,6 +45,12 @@ def model_card(model: Model, last_row: dict[str, Any]) -> str:
         values = f"0 to {code.ways - 1}" if isinstance(code, CategoricalCode) else "-1 to 1 (traversals: -2 to 2)"
         ceiling = "none" if code.ceiling is None else f"{code.ceiling:.3f}"
         lines.append(f"| {name} | {code.kind} | {values} | {last_row[f'mi/{name}']:.3f} | {ceiling} |")
+    for plugin in plugins.record():
+        lines += [
+            "",
+            f"Made with the plugin `{Path(plugin['file']).name}` (sha256 `{plugin['sha256']}`), which "
+            f"registers {', '.join(plugin['registers'])}: import it first.",
+        ]
     some = next(iter(model.codes.codes), None)
     lines += [
         "",

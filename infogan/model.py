@@ -166,7 +166,7 @@ def snapshot(
     judged = copy.deepcopy(generator).to(device, torch.float32).eval().requires_grad_(False)
     judge = copy.deepcopy(critic).to(device, torch.float32).eval().requires_grad_(False)
     estimate_statistics(judged, _statistics_latents(config, codes, device), judged)
-    estimate_statistics(judge, _statistics_images(config, reader, device), lambda images: judge(None, images))
+    estimate_statistics(judge, statistics_images(config, reader, device), lambda images: judge(None, images))
     return Model(config, codes, judged, judge, origin, device)
 
 
@@ -245,7 +245,7 @@ def load_export(folder: Path, device: str = "auto") -> Model:
     target = resolve_device(device)
     about, generator_tensors = _read_export(folder / "generator.safetensors")
     _, critic_tensors = _read_export(folder / "critic.safetensors")
-    config = settings.from_plain(about["config"])
+    config = settings.from_plain(about["config"], about.get("plugins", ()))
     codes = config.latent_codes()
     generator = config.network.generator(codes.input_width)
     critic = config.network.critic(codes.q_width)
@@ -285,7 +285,8 @@ def _statistics_latents(config: RunConfig, codes: Codes, device: torch.device) -
         yield codes.sample(config.batch, draws(config.seed, "latents/statistics", batch)).vector.to(device)
 
 
-def _statistics_images(config: RunConfig, reader: Reader, device: torch.device) -> Iterable[Tensor]:
+def statistics_images(config: RunConfig, reader: Reader, device: torch.device) -> Iterable[Tensor]:
+    """Batches of training images, in the network's range, over which a critic's statistics are estimated."""
     wanted = torch.randperm(reader.samples, generator=draws(config.seed, "images/statistics"))
     whole = wanted[: STATISTICS_BATCHES * config.batch]
     for indices in whole.split(config.batch):

@@ -1,11 +1,21 @@
 """Components that a config picks by name: each is a dataclass of its own options, registered under that name."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from typing import Generic, TypeVar
 
+from shards import plugins
 from shards.errors import UserError
 
 T = TypeVar("T")
+
+
+class UnknownComponent(UserError):
+    """A name that no component of its kind is registered under; `what` says which, as in "network 'stripes'"."""
+
+    def __init__(self, kind: str, name: str, message: str) -> None:
+        super().__init__(message)
+        self.what = f"{kind} {name!r}"
 
 
 class Registry(Generic[T]):
@@ -16,11 +26,16 @@ class Registry(Generic[T]):
         self._entries: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator that makes the class available as `name`, and names it so."""
+        """Class decorator that makes the class available as `name`, and names it so.
+
+        Raises:
+            UserError: as `shards.plugins.registering`; or the class is no dataclass.
+        """
 
         def add(entry: type[T]) -> type[T]:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            plugins.registering(self.kind, name, entry, self._entries.get(name))
+            if not is_dataclass(entry):
+                raise UserError(f"{self.kind} {name!r}: {entry.__qualname__} must be a dataclass of its options")
             entry.name = name  # type: ignore[attr-defined]
             self._entries[name] = entry
             return entry

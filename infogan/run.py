@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from infogan import checkpoint as checkpoints
-from infogan import settings
+from infogan import plugins, settings
 from infogan.checkpoint import Checkpoint
 from infogan.config import RunConfig, digest, identity, to_plain
 from infogan.devices import cpu_name
@@ -116,6 +116,8 @@ def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None, s
     for what in ("processes", "threads"):
         if starts and starts[-1][what] != now[what]:
             say(f"{now[what]} {what} now, {starts[-1][what]} before: the last bits of the weights may differ")
+    for line in plugins.changes(plugins.recorded(run)):
+        say(line)
     atomic.write_json(path, {"format": 1, "starts": [*starts, now]})
 
 
@@ -169,6 +171,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
         "commit": _commit(),
+        "plugins": plugins.record(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

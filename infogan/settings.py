@@ -17,10 +17,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from infogan import plugins
 from infogan.codes import KINDS, Code
 from infogan.config import RunConfig, Stop, flatten
 from infogan.networks import NETWORKS, Network
 from infogan.objectives import OBJECTIVES, Objective
+from infogan.registry import Registry, UnknownComponent
 from shards.errors import UserError
 
 Plain = dict[str, Any]
@@ -35,8 +37,11 @@ class Settings:
     preset: str
 
 
-def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read a preset (a file, or the name of one of ours such as `paper/mnist`), apply overrides, and check it all."""
+def load(preset: str | Path, overrides: Sequence[str] = (), run: Path | None = None) -> Settings:
+    """Read a preset (a file, or the name of one of ours such as `paper/mnist`), apply overrides, and check it all.
+
+    `run`: the run that it is for, if one is known; it may know by which plugin a component came that is missing now.
+    """
     path = find_preset(str(preset))
     layers = _read_with_bases(path, ())
     for override in overrides:
@@ -47,12 +52,15 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
         plain = _merge(plain, layer)
         sources = {key: where for key, where in sources.items() if _has(plain, key)}
         sources |= {key: source for key in flatten(layer) if _has(plain, key)}
-    return Settings(from_plain(plain), sources, path.stem)
+    return Settings(from_plain(plain, plugins.recorded(run or path.parent)), sources, path.stem)
 
 
-def from_plain(plain: Plain) -> RunConfig:
-    """Check plain data, such as a saved config, as `load` does."""
-    return typing.cast(RunConfig, build(RunConfig, plain, ""))
+def from_plain(plain: Plain, recorded: Sequence[plugins.Record] = ()) -> RunConfig:
+    """Check plain data, such as a saved config, as `load` does; `recorded`: the plugins that it was made with."""
+    try:
+        return typing.cast(RunConfig, build(RunConfig, plain, ""))
+    except UnknownComponent as error:
+        raise plugins.explained(error, recorded) from None
 
 
 def find_preset(name: str) -> Path:
@@ -91,6 +99,9 @@ def build(kind: Any, value: Any, path: str) -> Any:
     if origin is dict:
         _expect(isinstance(value, Mapping), path, value, "must be a mapping from names to settings")
         return {str(key): build(get_args(kind)[1], item, _join(path, key)) for key, item in value.items()}
+    if origin is tuple and get_args(kind)[1:] == (Ellipsis,):
+        _expect(isinstance(value, list | tuple), path, value, "must be a list")
+        return tuple(build(get_args(kind)[0], item, path) for item in value)
     if origin is tuple:
         length = len(get_args(kind))
         _expect(
@@ -101,8 +112,7 @@ def build(kind: Any, value: Any, path: str) -> Any:
         )
         return tuple(build(item_kind, item, path) for item_kind, item in zip(get_args(kind), value, strict=True))
     if kind is Network or kind is Objective:
-        registry = NETWORKS if kind is Network else OBJECTIVES
-        return _component({name: registry.get(name) for name in registry}, "name", value, path)
+        return _registered(NETWORKS if kind is Network else OBJECTIVES, value, path)
     if kind is Stop:
         return _checked(lambda: Stop.parse(value), f"{path}: ")
     if is_dataclass(kind):
@@ -111,6 +121,19 @@ def build(kind: Any, value: Any, path: str) -> Any:
         _expect(value in get_args(kind), path, value, f"must be one of {', '.join(get_args(kind))}")
         return value
     return _scalar(kind, value, path)
+
+
+def _registered(registry: Registry[Any], value: Any, path: str) -> Any:
+    options = {name: registry.get(name) for name in registry}
+    name = value.get("name") if isinstance(value, Mapping) else None
+    if isinstance(name, str) and name not in options:
+        raise UnknownComponent(
+            registry.kind,
+            name,
+            f"{path}.name: {name!r}: must be one of {', '.join(sorted(options))}; one of your own comes with "
+            "--plugin FILE",
+        )
+    return _component(options, "name", value, path)
 
 
 def _component(options: Mapping[str, type], selector: str, value: Any, path: str) -> Any:

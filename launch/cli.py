@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import click
 
+from launch.plugin_option import plugin_option, plugins_first
 from shards.errors import UserError
 
 VERB_GROUP = "infogan.verbs"
@@ -32,6 +33,10 @@ EXIT_BROKEN_PIPE = 141
 
 class VerbGroup(click.Group):
     """A click group whose commands are the entry points of `infogan.verbs`, each imported when asked for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The words of a command line, plugins first wherever they stand: they may add what a later word names."""
+        return super().parse_args(ctx, plugins_first(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all verbs, in the pipeline's order. Imports none of them."""
@@ -140,6 +145,7 @@ def _version(distribution: str) -> str:
     callback=_set_traceback,
     help="Show where an error was raised.",
 )
+@plugin_option
 def root() -> None:
     """InfoGAN, from raw images to a measured report."""
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launch.plugin_option import plugin_option, say_what_changed
+
 if TYPE_CHECKING:
     from infogan.evaluation import Report
 
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
 @click.option(
     "--only",
     multiple=True,
-    help="A family of measures: information, accuracy, agreement, fidelity, variation.",
+    help="A family of measures: information, accuracy, agreement, factors, fidelity, variation.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the latents, halves and resamples."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report.  [default: RUN/report]")
+@plugin_option
 def command(
     run: Path,
     data: Path | None,
@@ -45,13 +48,15 @@ def command(
     """Measure RUN, a run folder or an exported model, and write report.html and report.json.
 
     Accuracy, NMI and ARI of the categorical codes against the labels; the mutual information in each code; the
-    distance of generated images from real ones; and how often an image shows what its code claims.
+    distance of generated images from real ones; how often an image shows what its code claims; and, where the data
+    set's factors are known, which code follows which.
     """
     from infogan import load
     from infogan.evaluation import Options, evaluate_run, write
     from shards import open_dataset
 
     model = load(run, which=which, data=data, device=device)
+    say_what_changed(run)
     dataset = open_dataset(data or model.config.data.path)
     options = Options(split, samples, weights, seed, only)
     report = evaluate_run(model, dataset, options)
@@ -61,10 +66,12 @@ def command(
 
 
 def tell(report: "Report") -> None:
-    """Print every number of a report with its spread, and what was left out."""
-    from infogan.evaluation.wording import words
+    """Print the numbers of a report with their spread, but for what only its tables show, and what was left out."""
+    from infogan.evaluation.wording import in_a_table, words
 
     for metric in report.metrics:
+        if in_a_table(metric):
+            continue
         text = words(metric)
         click.echo(f"{text.value:>14} {text.spread:<14} {metric.name}")
     for note in report.notes:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from launch.plugin_option import plugin_option, say_what_changed
+
 
 @click.command(short_help="Make images with a trained model, with codes of your choice.")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -34,6 +36,7 @@ import click
     help="Write each image to DIR/00000000.png and so on.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@plugin_option
 def command(
     model: Path,
     assignments: tuple[str, ...],
@@ -58,6 +61,7 @@ def command(
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: already there and not an empty folder; name a new one")
     opened = load(model, which=which, device=device)
+    say_what_changed(model)
     images = opened.sample(number, seed=seed, codes=dict(_assignment(text) for text in assignments))
     if grid is not None:
         atomic.write_bytes(grid, pictures.png(pictures.grid(images, min(columns, number), least_side=56)))

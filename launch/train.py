@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launch.plugin_option import loaded_plugins, plugin_option
+
 if TYPE_CHECKING:
     from infogan.trainer import Outcome
 
@@ -33,6 +35,7 @@ EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143}
 )
 @click.option("--from", "start_from", metavar="RUN[@KIMG]", help="Begin a new run with another run's weights.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, help="Processes on this machine, one per GPU.")
+@plugin_option
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def command(
     words: tuple[str, ...],
@@ -52,7 +55,7 @@ def command(
         sys.exit(_launch(processes))
     from infogan import settings
 
-    chosen = settings.load(preset, overrides)
+    chosen = settings.load(preset, overrides, run)
     if dry_run:
         from infogan.description import describe
 
@@ -111,8 +114,10 @@ def _launch(processes: int) -> int:
         rdzv_endpoint="localhost:0",
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
+    # plugins may stand before the verb, too; one that is named twice runs once
+    words = [*loaded_plugins(), *sys.argv[sys.argv.index("train") + 1 :]]
     try:
-        elastic_launch(launch_config, sys.executable)("-m", "launch.train", *sys.argv[sys.argv.index("train") + 1 :])
+        elastic_launch(launch_config, sys.executable)("-m", "launch.train", *words)
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
     except SignalException as error:
