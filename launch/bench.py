@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from launch import bench_build, bench_memory
 from launch.turns import Contestant, Turn, spread, take_turns
 from shards.errors import UserError
 
@@ -79,6 +80,10 @@ def command() -> None:
     """Measure how fast this machine works, as ratios of things that run in turns."""
 
 
+command.add_command(bench_build.command)
+command.add_command(bench_memory.command)
+
+
 @command.command()
 @click.argument("words", nargs=-1, metavar="[PRESET] [KEY=VALUE]...")
 @click.option(
@@ -128,7 +133,7 @@ def bench_train(
 
     Raises:
         UserError: no data set, one that does not fit the network or is smaller than a batch, several
-            processes, or fp64.
+            processes, fp64, or a penalty or augmentation that the plain loop lacks.
     """
     import torch
 
@@ -140,6 +145,10 @@ def bench_train(
 
     if config.precision == "fp64":
         raise UserError("precision: fp64: the plain loop that ours is timed against has fp32; use fp32, bf16 or auto")
+    if config.objective.r1 or config.augment:
+        r1, augment = ("objective.r1", "objective.r1=0"), ("augment", "augment.mirror=false augment.diffaugment=[]")
+        name, without = r1 if config.objective.r1 else augment
+        raise UserError(f"{name}: the plain loop that ours is timed against has none; say {without}")
     dataset = _open(config)
     engine = Engine(config)
     with closing(engine), ExitStack() as stack:

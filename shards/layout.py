@@ -21,6 +21,8 @@ from shards.errors import DataError
 from shards.index import BLOCK, Member
 from shards.manifest import ImageSpec, Manifest
 
+_compact = json.JSONEncoder(separators=(",", ":"))
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -119,7 +121,7 @@ def sample_digest(split: str, sample: Decoded, layout: Layout) -> bytes:
     """sha256 of what a sample is, whatever its encoding: split, key, shape, label, factors and pixels."""
     head = ["infogan-sample-1", split, sample.key, list(sample.image.shape), sample.label]
     named = dict(zip(layout.factors, sample.factors, strict=True))
-    text = json.dumps([*head, named], separators=(",", ":"))
+    text = _compact.encode([*head, named])
     state = hashlib.sha256(text.encode("ascii") + b"\0")
     state.update(np.ascontiguousarray(sample.image).data)
     return state.digest()

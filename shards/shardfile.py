@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,19 @@ _NOTE_EVERY = 0.2  # seconds between a worker's signs of life; also how soon it 
 # Measured on MNIST and on 64x64 photographs: zlib level 1 with run-length matches encodes 1.5 to 2 times as
 # fast as Pillow's default (level 6), at the same size within 2 %.
 _PNG = {"compress_level": 1, "compress_type": 3}
+_SIZE, _CHECKSUM = slice(124, 135), slice(148, 156)  # of a tar's header
+
+
+def _blank_header() -> bytes:
+    """The header of every member, but for its name, size and checksum."""
+    blank = tarfile.TarInfo()
+    blank.mode, blank.uname, blank.gname = 0o444, _OWNER, _OWNER
+    header = bytearray(blank.tobuf(tarfile.USTAR_FORMAT))
+    header[_CHECKSUM] = b" " * 8
+    return bytes(header)
+
+
+_BLANK = _blank_header()
 
 
 @dataclass(frozen=True)
@@ -112,10 +126,14 @@ class _Hashed:
 
 
 class ShardWriter:
-    """Writes samples into one tar through webdataset's own writer, keeping count of offsets and digests."""
+    """Writes samples into one tar as webdataset's own writer would, keeping count of offsets and digests.
+
+    That writer opens the tar and ends it; the members' headers are made here, since it spends more time on them than
+    Pillow does on a small PNG. The bytes are the same.
+    """
 
     def __init__(self, split: str, layout: Layout) -> None:
-        self._split, self._layout = split, layout
+        self._split, self._layout, self._extensions = split, layout, layout.extensions
         self._members: list[index.Member] = []
         self._digests = bytearray()
         self._last_key = -1
@@ -130,19 +148,18 @@ class ShardWriter:
     def add(self, sample: Sample) -> None:
         """Appends one sample; its key must exceed the last one's."""
         decoded = self._checked(sample)
-        members: dict[str, Any] = {"__key__": f"{sample.key:08d}"}
-        members[self._layout.image.encoding] = encode(sample.image, self._layout.image)
+        members = {self._layout.image.encoding: encode(sample.image, self._layout.image)}
         if self._layout.classes:
             members["cls"] = str(decoded.label).encode("ascii")
         if self._layout.factors:
             members["json"] = json.dumps(sample.factors, allow_nan=False).encode("ascii")
-        offset = self._tar.tarstream.offset
-        self._tar.write(members)
-        for extension in self._layout.extensions:
-            size = len(members[extension])
-            self._members.append(index.Member(f"{members['__key__']}.{extension}", offset + index.BLOCK, size))
-            offset += index.BLOCK + index.padded(size)
-        assert offset == self._tar.tarstream.offset, "webdataset laid the members out in another way"
+        tar = self._tar.tarstream
+        for extension in self._extensions:
+            name, body = f"{sample.key:08d}.{extension}", members[extension]
+            self._members.append(index.Member(name, tar.offset + index.BLOCK, len(body)))
+            padded = index.padded(len(body))
+            tar.fileobj.write(tar_header(name, len(body)) + body + bytes(padded - len(body)))
+            tar.offset += index.BLOCK + padded
         self._digests += sample_digest(self._split, decoded, self._layout)
 
     def _checked(self, sample: Sample) -> Decoded:
@@ -159,7 +176,9 @@ class ShardWriter:
         label = -1 if sample.label is None else sample.label
         if not -1 <= label < max(layout.classes, 0):
             raise DataError(f"{where}: the source gave the label {label}, it has {layout.classes} classes")
-        factors = decode.factors(json.dumps(sample.factors or {}).encode(), layout.factors)
+        factors = []
+        if sample.factors or layout.factors:
+            factors = decode.factors(json.dumps(sample.factors or {}).encode(), layout.factors)
         return Decoded(sample.key, sample.image, label, factors)
 
     def table(self) -> NDArray[np.void]:
@@ -176,6 +195,15 @@ class ShardWriter:
             "skipped": self.skipped,
             "digests": self._digests.hex(),
         }
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """The 512 bytes before a member of an ASCII name of up to 100 characters and fewer than 8 GiB."""
+    header = bytearray(_BLANK)
+    header[: len(name)] = name.encode("ascii")
+    header[_SIZE] = b"%011o" % size
+    header[_CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 def encode(image: NDArray[np.uint8], spec: ImageSpec) -> bytes:

@@ -71,7 +71,7 @@ def test_first_losses_are_those_of_our_learner(name: str, mi_gradient: str) -> N
     real = to_network_range(images, learner.config.network.image_range)
     players = Players(learner.generator, learner.critic, learner.generator, learner.critic)
     latents = latents_of(learner, "critic", 0)
-    expected, _ = critic_loss(players, learner.codes, learner.config.objective, real, latents)
+    expected, _ = critic_loss(players, learner.codes, learner.config.objective, real, latents, None)
     found = learner.update([images], 0)
 
     assert plain.critic_step(real.contiguous(), latents) == pytest.approx(expected.item(), rel=1e-5)
@@ -215,6 +215,14 @@ def test_a_precision_that_the_plain_loop_lacks_is_refused(tiny_data: Path) -> No
     error = CliRunner().invoke(bench.command, ["train", "precision=fp64", "--data", str(tiny_data)]).exception
     assert isinstance(error, UserError)
     assert "use fp32, bf16 or auto" in str(error)
+
+
+@pytest.mark.parametrize("override", ["objective.r1=1", "augment.mirror=true"])
+def test_what_the_plain_loop_does_not_do_is_refused(tiny_data: Path, override: str) -> None:
+    error = CliRunner().invoke(bench.command, ["train", override, "--data", str(tiny_data)]).exception
+    assert isinstance(error, UserError)
+    assert override.partition("=")[0].partition(".")[0] in str(error)
+    assert "the plain loop" in str(error)
 
 
 def test_a_data_set_that_does_not_fit_the_network_is_refused(tiny_data: Path) -> None:
