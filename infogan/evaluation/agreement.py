@@ -23,6 +23,8 @@ def measure(context: Context) -> Outcome:
     """`agreement/<code>[classifier]`, and a table per class."""
     if not context.classes:
         return Outcome(notes=["agreement of codes and images: the data set has no labels, so there is no classifier"])
+    if not context.model.codes.categorical:
+        return Outcome(notes=["agreement of codes and images: the model has no categorical code to claim a class"])
     classifier = context.own_extractor
     logits = (
         context.drawn_features.logits

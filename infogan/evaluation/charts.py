@@ -8,7 +8,7 @@ from html import escape
 WIDTH, HEIGHT = 480, 280
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 MOST_POINTS = 300
-COLOURS = 8  # how many the style sheet defines: .c0 to .c7
+COLOURS = 10  # how many the style sheet defines: .c0 to .c9
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,11 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from infogan.evaluation.metrics import Metric, Outcome, Uncertainty
-from infogan.randomness import generator
+from infogan.evaluation.resampling import RESAMPLES, rng
 from shards.errors import UserError
 
 if TYPE_CHECKING:
     from infogan.evaluation.context import Context
-
-BOOTSTRAP = 200
 
 Counts = npt.NDArray[np.int64]
 Matching = dict[int, int]  # category => class; a category without a partner is absent
@@ -139,9 +137,8 @@ def score(counts: Counts, matching: Matching, seed: int = 0) -> Clustering:
 
 def _resample(counts: Counts, seed: int) -> list[Counts]:
     total = int(counts.sum())
-    numpy_seed = generator(seed, "evaluation/bootstrap").initial_seed() % 2**63
-    rng = np.random.default_rng(numpy_seed)
-    flat = rng.multinomial(total, counts.ravel() / max(total, 1), size=BOOTSTRAP)
+    shares = counts.ravel() / max(total, 1)
+    flat = rng(seed, "evaluation/bootstrap").multinomial(total, shares, size=RESAMPLES)
     return [draw.reshape(counts.shape) for draw in flat]
 
 

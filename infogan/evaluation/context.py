@@ -138,7 +138,9 @@ class Context:
 
     @cached_property
     def matchings(self) -> dict[str, clustering.Matching]:
-        """Per categorical code: its categories' classes, matched on the train split."""
+        """Per categorical code: its categories' classes, matched on the train split. Empty without labels."""
+        if not self.classes or not self.model.codes.categorical:
+            return {}
         train = self.reader("train")
         order = torch.randperm(train.samples, generator=generator(self.options.seed, "evaluation/matching"))
         indices = order[: self.matching_images].sort().values.numpy()

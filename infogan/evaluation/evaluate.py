@@ -8,7 +8,10 @@
     checkpoint  {"digest"}
     metrics     [{"name", "value", "uncertainty": {"kind", "std", "n"} | null, "protocol": {...}}]
     tables      [{"kind": "code_to_class", "code", "split", "classes", "counts" [ways][classes], "matching"},
-                 {"kind": "agreement_by_class", "code", "classes", "agreement", "images"}]
+                 {"kind": "agreement_by_class", "code", "classes", "agreement", "images"},
+                 {"kind": "factors", "measure": "spearman" | "ami", "encoder": "trained" | "untrained" | "pca" |
+                  "kmeans", "split", "images", "codes", "factors", "values" [codes][factors], "std" (bootstrap),
+                  "best" [factors] (number of the code)}]
     pictures    [{"name", "caption", "path" (relative to the report)}]
     notes       what was left out, and why
     made_with   versions of the packages that the numbers depend on
@@ -79,7 +82,7 @@ def evaluate_run(model: Model, dataset: Dataset, options: Options | None = None)
             report.metrics += outcome.metrics
             report.tables += outcome.tables
             report.notes += outcome.notes
-        report.pictures = gallery(model, context.classes, context.matchings if context.classes else {})
+        report.pictures = gallery(model, context.classes, context.matchings)
     return report
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from infogan.evaluation import agreement, clustering, fidelity, information, variation
+from infogan.evaluation import agreement, clustering, factors, fidelity, information, variation
 from infogan.evaluation.context import Context
 from infogan.evaluation.metrics import Outcome
 
@@ -10,6 +10,7 @@ FAMILIES: dict[str, Callable[[Context], Outcome]] = {
     "information": information.measure,
     "accuracy": clustering.measure,
     "agreement": agreement.measure,
+    "factors": factors.measure,
     "fidelity": fidelity.measure,
     "variation": variation.measure,
 }

@@ -14,8 +14,9 @@ from markupsafe import Markup
 from infogan.evaluation.charts import COLOURS, Series, line_chart
 from infogan.evaluation.evaluate import Report, blank, write_json
 from infogan.evaluation.gallery import Picture, gallery
+from infogan.evaluation.heat import ENCODERS, heats
 from infogan.evaluation.metrics import Metric, find
-from infogan.evaluation.wording import GROUPS, Words, printed, words
+from infogan.evaluation.wording import GROUPS, Words, in_a_table, printed, take_apart, words
 from infogan.model import Model
 from infogan.tracking import read_log
 from shards import Dataset, atomic
@@ -103,6 +104,7 @@ def render(report: Report, rows: Sequence[dict[str, Any]], environment: dict[str
         agreement={} if agreement is None else dict(zip(agreement["classes"], agreement["agreement"], strict=True)),
         charts=charts(rows, {name: code.get("ceiling") for name, code in _ceilings(report).items()}),
         matrices=[_matrix(table) for table in report.tables if table["kind"] == "code_to_class"],
+        heats=heats(report.tables),
         groups=_groups(report.metrics),
         config=yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True),
         environment=environment,
@@ -119,14 +121,7 @@ def tiles(report: Report) -> list[Tile]:
             context = f"of {ceiling:.3f} possible" if ceiling is not None else "no ceiling"
             share = metric.value / ceiling if ceiling and code["kind"] == "categorical" else None
             found.append(Tile(f"Information in “{name}”", words(metric).value, context, share))
-    for stem, label, context in (
-        ("accuracy_", "Classes found without labels", "matched on train"),
-        ("agreement/", "Images that show their class", "read by a classifier"),
-    ):
-        metric = find(report.metrics, stem)
-        if metric is not None:
-            spread = words(metric).spread
-            found.append(Tile(label, words(metric).value, f"{spread}, {context}" if spread else context, metric.value))
+    found += _class_tiles(report) + _factor_tiles(report.metrics)
     distance = find(report.metrics, "frechet") or find(report.metrics, "fid")
     if distance is not None:
         floor = distance.protocol.get("floor")
@@ -137,6 +132,43 @@ def tiles(report: Report) -> list[Tile]:
             context = f"real halves ({images}): {printed('frechet', floor)}; {context}"
         found.append(Tile("Fréchet distance", words(distance).value, context))
     return found
+
+
+def _class_tiles(report: Report) -> list[Tile]:
+    """Of the categorical code that finds the classes best."""
+    scored = [m for m in report.metrics if m.name.startswith("accuracy_") and "_fitted_on_" not in m.name]
+    if not scored:
+        return []
+    code = take_apart(max(scored, key=lambda metric: metric.value).name)[2]
+    of_several = f"“{code}”, best of {len(scored)} codes; " if len(scored) > 1 else ""
+    found = []
+    for stem, label, context in (
+        ("accuracy_", "Classes found without labels", "matched on train"),
+        ("agreement", "Images that show their class", "read by a classifier"),
+    ):
+        metric = next((m for m in report.metrics if m.name.startswith(stem) and take_apart(m.name)[2] == code), None)
+        if metric is not None:
+            spread = words(metric).spread
+            about = of_several + (f"{spread}, {context}" if spread else context)
+            found.append(Tile(label, words(metric).value, about, metric.value))
+    return found
+
+
+def _factor_tiles(metrics: Sequence[Metric]) -> list[Tile]:
+    """Of the factor that a code follows most closely, with what the baselines reach for it."""
+    for stem, label in (("spearman_best", "Closest to a true factor"), ("ami_best", "Most known of a true factor")):
+        found = [m for m in metrics if take_apart(m.name)[0] == stem and not in_a_table(m)]
+        if found:
+            best = max(found, key=lambda metric: metric.value)
+            protocol, factor = best.protocol, take_apart(best.name)[2]
+            against = [
+                f"{name} {protocol[f'best_of_{encoder}']:.2f}"
+                for encoder, name in ENCODERS.items()
+                if f"best_of_{encoder}" in protocol
+            ]
+            value = f"{'|ρ| ' if stem == 'spearman_best' else ''}{best.value:.2f}"
+            return [Tile(label, value, f"“{protocol['code']}” with {factor}; {', '.join(against)}", best.value)]
+    return []
 
 
 def charts(rows: Sequence[dict[str, Any]], ceilings: dict[str, float | None]) -> list[Chart]:
@@ -174,6 +206,7 @@ def environment_of(run: Path) -> dict[str, Any]:
     start = dict(content["starts"][-1]) if content.get("starts") else {}
     packages = start.pop("packages", {})
     start["command"] = " ".join(map(str, start.get("command", [])))
+    start["plugins"] = ", ".join(f"{plugin['file']} {plugin['sha256'][:12]}" for plugin in start.get("plugins", []))
     return {key: value for key, value in start.items() if value not in (None, "")} | {
         key: value for key, value in packages.items() if value
     }
@@ -209,7 +242,7 @@ def _ceilings(report: Report) -> dict[str, dict[str, float | None]]:
 
 
 def _groups(metrics: Sequence[Metric]) -> list[tuple[str, list[tuple[Metric, Words]]]]:
-    listed = [(metric, words(metric)) for metric in metrics]
+    listed = [(metric, words(metric)) for metric in metrics if not in_a_table(metric)]
     return [
         (title, rows) for key, title in GROUPS.items() if (rows := [pair for pair in listed if pair[1].group == key])
     ]

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from infogan.evaluation.metrics import Metric
 
 STEMS = (
+    "spearman_best",
+    "spearman",
+    "ami_best",
+    "ami",
     "accuracy",
     "nmi",
     "ari",
@@ -35,6 +39,7 @@ class Words:
 GROUPS = {
     "information": "Information in the codes",
     "labels": "Codes against labels",
+    "factors": "Codes against true factors",
     "agreement": "What the images show",
     "quality": "Image quality",
     "variation": "What each code changes",
@@ -47,6 +52,12 @@ def words(metric: Metric) -> Words:
     group, title = _title(stem, where, code)
     std = metric.uncertainty.std if metric.uncertainty else None
     return Words(group, title, printed(stem, metric.value), "" if std is None else "± " + printed(stem, std))
+
+
+def in_a_table(metric: Metric) -> bool:
+    """Whether the number is one of many that a table shows better than a list: codes and encoders against factors."""
+    stem = take_apart(metric.name)[0]
+    return stem in ("spearman", "ami") or (stem in ("spearman_best", "ami_best") and "[" in metric.name)
 
 
 def take_apart(name: str) -> tuple[str, str, str]:
@@ -83,6 +94,10 @@ def _title(stem: str, where: str, code: str) -> tuple[str, str]:
         "ari": ("labels", f"Adjusted Rand index of “{code}”{on}"),
         "mi": ("information", f"L_I of “{code}”"),
         "mi_best_std": ("information", f"L_I of “{code}” at the best std"),
+        "spearman": ("factors", f"Rank correlation of {code.replace('/', ' with ')}{on}"),
+        "spearman_best": ("factors", f"Largest rank correlation |ρ| of a code with {code}{on}"),
+        "ami": ("factors", f"Adjusted mutual information of {code.replace('/', ' with ')}{on}"),
+        "ami_best": ("factors", f"Most that a code knows of {code}{on}, adjusted mutual information"),
         "agreement": ("agreement", f"Images read as what “{code}” claims"),
         "variation": ("variation", f"Change of the image along “{code}”"),
     }.get(stem, ("quality", stem))
