@@ -34,7 +34,7 @@ RUNTIME = (
 )
 """Fields that may change when a run is resumed; every other field belongs to the run's identity."""
 
-NEUTRAL = {"objective.r1": 0.0, "augment.mirror": False, "augment.diffaugment": []}
+NEUTRAL = {"objective.r1": 0.0, "objective.ramp_kimg": 0.0, "augment.mirror": False, "augment.diffaugment": []}
 """Fields younger than the first runs: at these values they change nothing and stay out of the identity, so that a run
 begun before there were any goes on."""
 

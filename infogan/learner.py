@@ -67,7 +67,7 @@ class Learner:
         flags = []
         for phase in self._phases:
             drawn = zip(real, self._latents(phase.name, images), self._augmentations(phase.name, images), strict=True)
-            losses = [_bind(phase.loss, *inputs) for inputs in drawn]
+            losses = [_bind(phase.loss, *inputs, config.objective.lambda_share(images)) for inputs in drawn]
             found, failed = engine.update(phase.name, phase.module, self.optimizers[phase.name], losses)
             follow_weights(self.modules[phase.name])
             statistics |= found
@@ -133,6 +133,6 @@ class Learner:
 
 
 def _bind(
-    loss: LossFunction, real: Tensor, latents: Latents, augmentation: Augmentation | None
+    loss: LossFunction, real: Tensor, latents: Latents, augmentation: Augmentation | None, lambda_share: float
 ) -> Callable[[], tuple[Tensor, Statistics]]:
-    return lambda: loss(real, latents, augmentation)
+    return lambda: loss(real, latents, augmentation, lambda_share)

@@ -27,15 +27,25 @@ class Objective(ABC):
     trunk features, close to what several ports do; it is there for comparison.
 
     `r1` is the weight gamma of a gradient penalty on real images, which joins D's loss: see `r1_penalty`. 0 is none.
+
+    `ramp_kimg`: over how many thousand images lambda grows from 0 to the codes' weights. 0, as in the paper: it is whole
+    from the start. With many codes and a critic with BatchNorm that can be too much too early: the codes then settle
+    in differences between images that only BatchNorm makes large, and all images of the generator look alike.
     """
 
     name: ClassVar[str]
     mi_gradient: str = "critic"
     r1: float = 0.0
+    ramp_kimg: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("mi_gradient", self.mi_gradient, ("critic", "head"))
         at_least("r1", self.r1, 0)
+        at_least("ramp_kimg", self.ramp_kimg, 0)
+
+    def lambda_share(self, images: int) -> float:
+        """What lambda is multiplied by at `images` seen: it rises from 0 to 1 over `ramp_kimg`."""
+        return min(1.0, images / (1000 * self.ramp_kimg)) if self.ramp_kimg else 1.0
 
     @abstractmethod
     def critic_loss(self, real_logit: Tensor, fake_logit: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ Statistics = dict[str, Tensor]
 
 class LossFunction(Protocol):
     def __call__(
-        self, real: Tensor, latents: Latents, augmentation: Augmentation | None = None
+        self, real: Tensor, latents: Latents, augmentation: Augmentation | None = None, lambda_share: float = 1.0
     ) -> tuple[Tensor, Statistics]: ...
 
 
@@ -31,8 +31,8 @@ class LossFunction(Protocol):
 class Phase:
     """`name`: who plays, as in the config's `optimizer` section; `module`: whom it trains, as it is called meanwhile.
 
-    `loss`: (real images [n, C, H, W] in the image range, latents, how D's images are augmented) => (scalar to minimise,
-    scalars to log).
+    `loss`: (real images [n, C, H, W] in the image range, latents, how D's images are augmented, what lambda is
+    multiplied by) => (scalar to minimise, scalars to log).
     """
 
     name: str
@@ -57,6 +57,7 @@ def critic_loss(
     real: Tensor,
     latents: Latents,
     augmentation: Augmentation | None,
+    lambda_share: float,
 ) -> tuple[Tensor, Statistics]:
     """D's loss, with its penalty, and -lambda L_I, for trunk, D head and Q head."""
     with torch.no_grad():
@@ -73,7 +74,7 @@ def critic_loss(
         "score/fake": out.fake_logit.sigmoid().mean(),
         "diversity/real": _diversity(real.detach()),
     }
-    loss = adversarial + information_loss(codes, bounds)
+    loss = adversarial + lambda_share * information_loss(codes, bounds)
     if objective.r1:
         penalty = r1_penalty(out.real_logit, real)
         statistics["penalty/r1"] = penalty
@@ -82,7 +83,12 @@ def critic_loss(
 
 
 def generator_loss(
-    players: Players, codes: Codes, objective: Objective, latents: Latents, augmentation: Augmentation | None
+    players: Players,
+    codes: Codes,
+    objective: Objective,
+    latents: Latents,
+    augmentation: Augmentation | None,
+    lambda_share: float,
 ) -> tuple[Tensor, Statistics]:
     """G's loss and -lambda L_I, through a frozen critic."""
     fake = players.wrapped_generator(latents.vector)
@@ -92,7 +98,7 @@ def generator_loss(
     adversarial = objective.generator_loss(out.fake_logit)
     posteriors = codes.split(out.q)
     bounds = codes.bounds(posteriors, latents.values)
-    information = information_loss(codes, bounds)
+    information = lambda_share * information_loss(codes, bounds)
     statistics = {"loss/generator": adversarial, "diversity/fake": _diversity(fake.detach())}
     for name, bound in bounds.items():
         statistics[f"mi/{name}"] = bound.mean()
@@ -104,19 +110,20 @@ def generator_loss(
 
 def build_phases(players: Players, codes: Codes, objective: Objective) -> list[Phase]:
     """The phases of an update, in the order in which they are played."""
+
+    def of_critic(
+        real: Tensor, latents: Latents, augmentation: Augmentation | None = None, lambda_share: float = 1.0
+    ) -> tuple[Tensor, Statistics]:
+        return critic_loss(players, codes, objective, real, latents, augmentation, lambda_share)
+
+    def of_generator(
+        real: Tensor, latents: Latents, augmentation: Augmentation | None = None, lambda_share: float = 1.0
+    ) -> tuple[Tensor, Statistics]:
+        return generator_loss(players, codes, objective, latents, augmentation, lambda_share)
+
     return [
-        Phase(
-            "critic",
-            players.wrapped_critic,
-            lambda real, latents, augmentation=None: critic_loss(
-                players, codes, objective, real, latents, augmentation
-            ),
-        ),
-        Phase(
-            "generator",
-            players.wrapped_generator,
-            lambda real, latents, augmentation=None: generator_loss(players, codes, objective, latents, augmentation),
-        ),
+        Phase("critic", players.wrapped_critic, of_critic),
+        Phase("generator", players.wrapped_generator, of_generator),
     ]
 
 

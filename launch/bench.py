@@ -145,10 +145,13 @@ def bench_train(
 
     if config.precision == "fp64":
         raise UserError("precision: fp64: the plain loop that ours is timed against has fp32; use fp32, bf16 or auto")
-    if config.objective.r1 or config.augment:
-        r1, augment = ("objective.r1", "objective.r1=0"), ("augment", "augment.mirror=false augment.diffaugment=[]")
-        name, without = r1 if config.objective.r1 else augment
-        raise UserError(f"{name}: the plain loop that ours is timed against has none; say {without}")
+    for name, used, without in (
+        ("objective.r1", config.objective.r1, "objective.r1=0"),
+        ("objective.ramp_kimg", config.objective.ramp_kimg, "objective.ramp_kimg=0"),
+        ("augment", config.augment, "augment.mirror=false augment.diffaugment=[]"),
+    ):
+        if used:
+            raise UserError(f"{name}: the plain loop that ours is timed against has none; say {without}")
     dataset = _open(config)
     engine = Engine(config)
     with closing(engine), ExitStack() as stack:

@@ -15,6 +15,7 @@ from infogan.engine import Engine
 from infogan.learner import Learner
 from infogan.networks import NETWORKS, Critic, to_network_range
 from infogan.networks.critic import NoCodes
+from infogan.networks.paper import MNIST
 from infogan.objectives import OBJECTIVES, Hinge, Objective, r1_penalty
 from infogan.phases import Players, build_phases
 
@@ -145,3 +146,24 @@ def test_r1_is_taken_of_real_images_alone(linear: Critic) -> None:
     assert out.real_logit is not None
     alone = r1_penalty(linear(real, None).real_logit, real)
     torch.testing.assert_close(r1_penalty(out.real_logit, real), alone)
+
+
+def test_lambda_rises_over_the_ramp_and_then_stays_whole() -> None:
+    game = OBJECTIVES.get("non_saturating")(ramp_kimg=2.0)
+    assert [game.lambda_share(images) for images in (0, 500, 2000, 9000)] == [0.0, 0.25, 1.0, 1.0]
+    assert OBJECTIVES.get("non_saturating")().lambda_share(0) == 1.0
+    with pytest.raises(ValueError, match="ramp_kimg"):
+        OBJECTIVES.get("non_saturating")(ramp_kimg=-1.0)
+
+
+def test_both_losses_take_that_share_of_lambda(engine_of: Callable[[RunConfig], Engine]) -> None:
+    config = RunConfig(codes=CODES, network=MNIST(), batch=4, precision="fp32", device="cpu", threads=1)
+    learner = Learner(config, engine_of(config))
+    players = Players(learner.generator, learner.critic, learner.generator, learner.critic)
+    draw = torch.Generator().manual_seed(0)
+    real = torch.rand(4, 1, 28, 28, generator=draw)
+    latents = learner.codes.sample(4, draw)
+    for phase in build_phases(players, learner.codes, config.objective):
+        none, half, whole = (phase.loss(real, latents, None, share)[0].item() for share in (0.0, 0.5, 1.0))
+        assert none != pytest.approx(whole, rel=1e-3)
+        assert half == pytest.approx((none + whole) / 2, rel=1e-4)

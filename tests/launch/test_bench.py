@@ -71,7 +71,7 @@ def test_first_losses_are_those_of_our_learner(name: str, mi_gradient: str) -> N
     real = to_network_range(images, learner.config.network.image_range)
     players = Players(learner.generator, learner.critic, learner.generator, learner.critic)
     latents = latents_of(learner, "critic", 0)
-    expected, _ = critic_loss(players, learner.codes, learner.config.objective, real, latents, None)
+    expected, _ = critic_loss(players, learner.codes, learner.config.objective, real, latents, None, 1.0)
     found = learner.update([images], 0)
 
     assert plain.critic_step(real.contiguous(), latents) == pytest.approx(expected.item(), rel=1e-5)

@@ -30,7 +30,7 @@ def preset(make_data: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
         "codes: {kind: {kind: categorical, ways: 3}, c1: {kind: continuous}}\n"
         "noise: {size: 6}\n"
         "network: {name: residual, height: 28, width: 28, base: 4, features: 16}\n"
-        "objective: {name: hinge, r1: 0.5}\n"
+        "objective: {name: hinge, r1: 0.5, ramp_kimg: 0.06}\n"
         "augment: {mirror: true, diffaugment: [color, translation, cutout]}\n"
         "batch: 8\n"
         "stop: 12 updates\n"
