@@ -28,8 +28,8 @@ class Objective(ABC):
 
     `r1` is the weight gamma of a gradient penalty on real images, which joins D's loss: see `r1_penalty`. 0 is none.
 
-    `ramp_kimg`: over how many thousand images lambda grows from 0 to the codes' weights. 0, as in the paper: it is whole
-    from the start. With many codes and a critic with BatchNorm that can be too much too early: the codes then settle
+    `ramp_kimg`: over how many thousand images lambda grows from 0 to the codes' weights. 0, as in the paper: lambda is
+    whole from the start. With many codes and a critic with BatchNorm that can be too much too early: the codes settle
     in differences between images that only BatchNorm makes large, and all images of the generator look alike.
     """
 
