@@ -6,7 +6,7 @@ seed and of where that clock stands, so a run that is stopped anywhere and resum
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Trainer:
         self.means = Means()
         self.log_length = 0
         self.best: dict[str, Any] | None = None
+        self._judged: Model | None = None
 
     # ---- from and to disk -------------------------------------------------------------------------------------
 
@@ -141,6 +142,7 @@ class Trainer:
         return Outcome(self.images, self.images >= self.stop_images, signal_name)
 
     def _update(self, batches: Iterator[Batch]) -> Statistics:
+        self._judged = None
         parts = [next(batches).images for _ in range(self.config.accumulation)]
         statistics = self.learner.update(parts, self.images)
         self.images += self.config.batch
@@ -201,10 +203,14 @@ class Trainer:
         return {"kimg": self.images / 1000, "update": self.images // self.config.batch}
 
     def _model(self, checkpoint_digest: str = "") -> Model:
-        """The EMA generator and the critic as they stand, ready to be judged."""
+        """The EMA generator and the critic as they stand, ready to be judged; made once between two updates."""
         origin = origin_of(self.run, checkpoint_digest, {"images": self.images, **self._position()}, self.dataset)
-        learner = self.learner
-        return snapshot(self.config, learner.ema.module, learner.critic, self.reader, origin, self.engine.device)
+        if self._judged is None:
+            learner = self.learner
+            self._judged = snapshot(
+                self.config, learner.ema.module, learner.critic, self.reader, origin, self.engine.device
+            )
+        return replace(self._judged, origin=origin)
 
     def _note_score(self, score: Score) -> None:
         if self.best is None or score.better_than(self.best["value"]):
