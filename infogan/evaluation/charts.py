@@ -43,8 +43,10 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y_at(y) + 4:.1f}" text-anchor="end">{number(y)}</text>')
     for x in x_ticks:
+        # the last number ends at the picture's edge: centred, a wide font would be cut there
+        place, anchor = (f"{x_at(x):.1f}", "middle") if x < x_to else (WIDTH, "end")
         parts.append(
-            f'<text class="tick" x="{x_at(x):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{number(x)}</text>'
+            f'<text class="tick" x="{place}" y="{HEIGHT - BOTTOM + 17}" text-anchor="{anchor}">{number(x)}</text>'
         )
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
     for order, s, points in curves:
