@@ -6,6 +6,7 @@ round, its median and its spread.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -183,6 +184,7 @@ def plain_build(source: Source, folder: Path) -> None:
 
 def _part(source: Source, most: int | None) -> Source:
     """The source with at most so many samples in each split."""
+    part = copy.copy(source)
     if most is not None:
-        source.splits = {name: min(count, most) for name, count in source.splits.items()}
-    return source
+        part.splits = {name: min(count, most) for name, count in source.splits.items()}
+    return part

@@ -6,18 +6,17 @@ renders of ICT-FaceKit, which may.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from shards.renderers import face_files
 from shards.renderers.face_model import FaceModel
 from shards.renderers.face_paint import eye_parts, regions
+from shards.renderers.heads import Heads, cell_of, continuous, identity_weights
 from shards.renderers.mesh import Camera, Floats, cast, gloss, lambert, unit, vertex_normals
-from shards.renderers.rendered import Rendered, RenderedOptions, to_uint8
+from shards.renderers.rendered import to_uint8
 from shards.sources import register
-from shards.sources.base import Sample, option
+from shards.sources.base import Sample
 
 RANGES = {"azimuth": (-75.0, 75.0), "elevation": (-25.0, 25.0), "light": (-80.0, 80.0), "width": (0.8, 1.25)}
 DISTANCE, EXTENT, TARGET = 90.0, 23.5, (0.0, 2.8, 2.0)  # centimetres: a telephoto lens, the head fills the image
@@ -26,16 +25,8 @@ _SKIN, _BROWS, _LIPS, _SCLERA, _IRIS, _MOUTH = 0.86, 0.45, 0.62, 0.95, 0.25, 0.1
 _SHINE, _SHINE_EXPONENT = 0.12, 12.0
 
 
-@dataclass(frozen=True)
-class Faces3dOptions(RenderedOptions):
-    """How much to draw, from which model."""
-
-    size: int = option(32, "side of the square images in pixels")
-    path: str = option("", "ICT-FaceKit's folder, or its packed array file", identity=False)
-
-
 @register("faces3d")
-class Faces3d(Rendered):
+class Faces3d(Heads):
     """Grey heads of random people with azimuth, elevation, light and width known; needs ICT-FaceKit (MIT).
 
     Factors, each uniform: `azimuth` and `elevation` in degrees, where the camera stands (from a positive azimuth the
@@ -43,22 +34,13 @@ class Faces3d(Rendered):
     image's left (-) to its right (+) whatever the pose; `width`, the head's breadth as a multiple of its own.
     """
 
-    Options = Faces3dOptions
     channels = 1
     version = 1
 
-    def __init__(self, options: Faces3dOptions) -> None:
-        model = face_files.read(options.path, self.kind)
-        self._digest = model.digest
-        super().__init__(options)
-        self._model = model.coarsened(cell_of(options.size, EXTENT))
+    def prepare(self, model: FaceModel) -> None:
+        self._model = model.coarsened(cell_of(self.options.size, EXTENT))
         self._grey = _greys(self._model)
-        self.factors = {
-            name: {"kind": "continuous", "range": list(ends), "periodic": False} for name, ends in RANGES.items()
-        }
-
-    def fingerprint_of(self, *parts: bytes) -> str:
-        return super().fingerprint_of(self._digest, *parts)
+        self.factors = continuous(RANGES)
 
     def draw(self, split: str, i: int, rng: np.random.Generator) -> Sample:
         factors: dict[str, Any] = {name: float(rng.uniform(*ends)) for name, ends in RANGES.items()}
@@ -80,16 +62,6 @@ class Faces3d(Rendered):
         grey[model.mouth[hits.triangles]] = _MOUTH
         shine = _SHINE * gloss(normals, direction, camera.axes[2], _SHINE_EXPONENT)
         return hits.picture(grey * lambert(normals, direction, _AMBIENT) + shine, background=0.0)
-
-
-def cell_of(size: int, extent: float) -> float:
-    """How coarse a model may be for images of `size` pixels that are `extent` wide: 0.7 of a pixel."""
-    return 0.7 * extent / size
-
-
-def identity_weights(rng: np.random.Generator, model: FaceModel) -> Floats:
-    """[K] float32 from N(0, 1), cut at 2.5: beyond it heads turn into caricatures and leave the frame."""
-    return np.clip(rng.standard_normal(len(model.identity)), -2.5, 2.5).astype(np.float32)
 
 
 def _greys(model: FaceModel) -> Floats:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.renderers import face_files, hair
+from shards.renderers import hair
 from shards.renderers.face_model import FaceModel
 from shards.renderers.face_paint import eye_parts, regions
-from shards.renderers.faces3d import cell_of, identity_weights
+from shards.renderers.heads import Heads, cell_of, continuous, identity_weights
 from shards.renderers.mesh import Camera, Floats, Hits, cast, gloss, unit, vertex_normals
-from shards.renderers.rendered import Rendered, RenderedOptions, to_uint8
+from shards.renderers.rendered import to_uint8
 from shards.sources import register
-from shards.sources.base import Sample, option
+from shards.sources.base import Sample
 
 CONTINUOUS = {
     "azimuth": (-40.0, 40.0),
@@ -41,14 +41,6 @@ _GAMMA = 2.2
 
 
 @dataclass(frozen=True)
-class PortraitsOptions(RenderedOptions):
-    """How much to draw, from which model."""
-
-    size: int = option(32, "side of the square images in pixels")
-    path: str = option("", "ICT-FaceKit's folder, or its packed array file", identity=False)
-
-
-@dataclass(frozen=True)
 class Look:
     """What is random in a portrait but no factor."""
 
@@ -65,7 +57,7 @@ class Look:
 
 
 @register("portraits")
-class Portraits(Rendered):
+class Portraits(Heads):
     """Colour portraits of random people with twelve attributes known; needs ICT-FaceKit (MIT).
 
     Factors, uniform and independent: pose `azimuth` and `elevation` and direction of `light` in degrees, as in
@@ -73,26 +65,19 @@ class Portraits(Rendered):
     `mouth_open`, `brows_raised`, `beard`; `hair` (cropped, full, long) and `hair_colour` (black, brown, blond, grey).
     """
 
-    Options = PortraitsOptions
     channels = 3
     version = 1
 
-    def __init__(self, options: PortraitsOptions) -> None:
-        model = face_files.read(options.path, self.kind)
-        self._digest = model.digest
-        super().__init__(options)
-        bare = model.coarsened(cell_of(options.size, _EXTENT), apart="jawOpen")
+    def prepare(self, model: FaceModel) -> None:
+        bare = model.coarsened(cell_of(self.options.size, _EXTENT), apart="jawOpen")
         self._model, self._curtain = hair.with_curtain(bare)
         self._regions = regions(self._model.neutral)
         self._caps = {style: hair.cap(self._model, lower) for style, lower in _HAIRLINE.items()}
         self._upper_lip = _upper_lip(self._model)
         self.factors = {
-            **{n: {"kind": "continuous", "range": list(ends), "periodic": False} for n, ends in CONTINUOUS.items()},
+            **continuous(CONTINUOUS),
             **{name: {"kind": "categorical", "values": values} for name, values in CATEGORICAL.items()},
         }
-
-    def fingerprint_of(self, *parts: bytes) -> str:
-        return super().fingerprint_of(self._digest, *parts)
 
     def draw(self, split: str, i: int, rng: np.random.Generator) -> Sample:
         factors: dict[str, Any] = {name: float(rng.uniform(*ends)) for name, ends in CONTINUOUS.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from shards.renderers.chair_parts import solids
 from shards.renderers.chairs3d import AZIMUTHS, ELEVATIONS, VIEWS, Chairs3d, render
 from shards.renderers.lofts import Solid
 from shards.sources import open_source
-from shards.writer import build
 
 STEP = 360.0 / AZIMUTHS
 
@@ -60,21 +58,6 @@ def test_an_image_depends_on_seed_split_and_position_alone() -> None:
         assert early.factors == again.sample(split, 3).factors
         assert early.factors != other.sample(split, 3).factors
     assert first.fingerprint == again.fingerprint != other.fingerprint
-
-
-def test_any_number_of_workers_builds_the_same_bytes(tmp_path: Path) -> None:
-    for workers in (1, 2):
-        build(
-            chairs(samples=40, models=10, size=32),
-            tmp_path / f"{workers}",
-            shard_size=8,
-            workers=workers,
-            progress=False,
-        )
-    names = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.tar"))
-    assert len(names) == 5 + 1 + 1
-    for name in names:
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
 def test_the_default_is_every_model_from_each_view_once() -> None:

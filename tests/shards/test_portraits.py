@@ -12,8 +12,6 @@ import pytest
 from shards.errors import UserError
 from shards.renderers.portraits import CATEGORICAL, CONTINUOUS, CROPPED, FULL, LONG, Look, Portraits
 from shards.sources import open_source
-from shards.verify import verify
-from shards.writer import build
 
 STILL = {name: (low + high) / 2 for name, (low, high) in CONTINUOUS.items()} | dict.fromkeys(CATEGORICAL, 0)
 
@@ -79,17 +77,6 @@ def test_samples_are_reproducible_and_carry_every_attribute(portraits: Portraits
         assert seen[name] == set(range(values))
     for name, (low, high) in CONTINUOUS.items():
         assert low <= min(seen[name]) < max(seen[name]) <= high
-
-
-def test_one_and_two_workers_build_the_same(packed: Path, tmp_path: Path) -> None:
-    portraits = open_source("portraits", path=str(packed), samples=20, size=32)
-    made = []
-    for workers in (1, 2):
-        root = tmp_path / str(workers) / "portraits"
-        build(portraits, root, shard_size=8, workers=workers, progress=False)
-        assert verify(root, progress=False) == []
-        made.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
-    assert made[0] == made[1]
 
 
 def test_skin_background_and_light_run_from_end_to_end(portraits: Portraits) -> None:
