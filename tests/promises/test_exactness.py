@@ -110,6 +110,42 @@ def test_resume_is_bit_exact_after_many_sigkills(
         assert_equal(left_by(infogan.folder / f"killed-{attempt}"), never_stopped, how)
 
 
+# A child that outlives the run: with every file open that the run has.
+LEAVES_A_CHILD = """
+import os, time
+from infogan import learner
+made = learner.Learner.__init__
+def forking(self, *arguments, **named):
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    made(self, *arguments, **named)
+learner.Learner.__init__ = forking
+"""
+
+
+def test_a_second_process_leaves_a_run_to_the_first(infogan: Any, tiny_preset: Path) -> None:
+    command = ("train", str(tiny_preset), "--run", "shared")
+    first = infogan.start(*command, before=SLOWLY.format(pause=0.5))
+    first.wait_for(lambda: rows(infogan.folder / "shared") > 0)
+    second = infogan(*command)
+    assert (second.code, second.output) == (
+        2,
+        "error: run shared: another process is training it; wait for it, or say --run DIR\n",
+    )
+    first.signal(signal.SIGKILL)
+    first.wait()
+
+
+def test_a_child_that_outlives_a_killed_run_keeps_nobody_from_resuming(infogan: Any, tiny_preset: Path) -> None:
+    command = ("train", str(tiny_preset), "--run", "orphan")
+    killed = infogan.start(*command, before=LEAVES_A_CHILD + SLOWLY.format(pause=0.5))
+    killed.wait_for(lambda: rows(infogan.folder / "orphan") > 0)
+    killed.signal(signal.SIGKILL)
+    killed.wait()
+    infogan.good(*command)
+
+
 def kill_while_saving(infogan: Any, n: int, *command: str) -> bool:
     """Kill at the n-th call that writes something durable, then train to the end; False where there is no n-th."""
     ended = infogan(*command, before=KILL_AT.format(n=n))
