@@ -32,12 +32,12 @@ class Critic(nn.Module):
     pass in one call, so that DistributedDataParallel sees one forward for one backward.
     """
 
-    def __init__(self, trunk: nn.Module, d_head: nn.Module, q_head: nn.Module, *, detach_q: bool = False) -> None:
+    def __init__(self, trunk: nn.Module, d_head: nn.Module, q_head: nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
         self.d_head = d_head
         self.q_head = q_head
-        self.detach_q = detach_q
+        self.detach_q = False
 
     def forward(self, real: Tensor | None, fake: Tensor | None, clean: Tensor | None = None) -> CriticOutput:
         """real, fake: [n, C, H, W] in the network's image range, either may be None.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from infogan.batchnorm import BatchNorm1d, BatchNorm2d
+from infogan.networks.spectral_norm import SpectralNorm
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -143,13 +144,23 @@ def size(shape: Shape) -> int:
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """The official initialisation: weights N(0, 0.02), BatchNorm scales N(1, 0.02), biases 0."""
+def initialise(
+    module: nn.Module, generator: torch.Generator, std: Callable[[Tensor], float], *, scale_std: float | None = None
+) -> None:
+    """Draw the first weights of `module`, part by part in its order.
+
+    Weights are N(0, std(weight)), biases 0, BatchNorm scales 1 or N(1, scale_std); the vectors of a spectrally
+    normalised layer follow its weight.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            part.weight.normal_(0.0, 0.02, generator=generator)
+            part.weight.normal_(0.0, std(part.weight), generator=generator)
             if part.bias is not None:
                 part.bias.zero_()
         elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-            part.weight.normal_(1.0, 0.02, generator=generator)
+            part.weight.fill_(1.0)
             part.bias.zero_()
+            if scale_std is not None:
+                part.weight.normal_(1.0, scale_std, generator=generator)
+        if isinstance(part, SpectralNorm):
+            part.begin(generator)

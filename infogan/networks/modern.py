@@ -4,30 +4,30 @@ Their critics are spectrally normalised instead (see spectral_norm.py), so real 
 share, and a critic judges an image alike in any batch. A family halves the sides until the shorter one is 4 to 7.
 """
 
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import product
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infogan.checks import at_least, one_of
 from infogan.networks.base import Network
 from infogan.networks.critic import NoCodes
-from infogan.networks.spectral_norm import SpectralLinear, SpectralNorm
+from infogan.networks.spectral_norm import SpectralLinear
 
 SMALLEST, LARGEST = 28, 128
 SMALLEST_VOLUME = 4  # the shorter side of the volume between convolutions and fully connected layers
+SLOPE = 0.2  # of every leaky ReLU
 
 
 @dataclass(frozen=True)
 class ModernNetwork(Network):
     """Options that the families have in common.
 
-    `height`, `width`, `channels`: of the images. `base`: channels at full resolution, of which all others are
-    multiples. `features`: width of the fully connected layers. `output`: what G ends in, `sigmoid` for images in
-    (0, 1) or `tanh` for (-1, 1). `q_norm`: whether Q's head is spectrally normalised like the rest of the critic;
-    without it Q can be as sure of a category as it likes.
+    `height`, `width`, `channels`: of the images. `base`: channels of the critic's first stage, of which all others are
+    multiples. `features`: width of the fully connected layers. `output`: what G ends in, `sigmoid` for images in (0, 1)
+    or `tanh` for (-1, 1). `q_norm`: whether Q's head is spectrally normalised like the rest of the critic; without it Q
+    can be as sure of a category as it likes.
     """
 
     height: int = 64
@@ -61,20 +61,26 @@ class ModernNetwork(Network):
         return halvings(self.height, self.width)
 
     @property
-    def volume_sides(self) -> tuple[int, int]:
-        """(height, width) where the convolutions meet the fully connected layers."""
-        return self.height >> self.halvings, self.width >> self.halvings
+    @abstractmethod
+    def stages(self) -> tuple[int, ...]:
+        """The critic's channels after each halving."""
+
+    @property
+    def volume(self) -> tuple[int, int, int]:
+        """(channels, height, width) where the convolutions meet the fully connected layers."""
+        return self.stages[-1], self.height >> self.halvings, self.width >> self.halvings
 
     def output_activation(self) -> nn.Module:
         return nn.Sigmoid() if self.output == "sigmoid" else nn.Tanh()
 
-    def heads(self, q_width: int, activation: nn.Module) -> tuple[nn.Module, nn.Module]:
+    def heads(self, q_width: int) -> tuple[nn.Module, nn.Module]:
         """D's head, FC 1, and Q's, FC `features` and FC `q_width`, on the trunk's `features`."""
         d_head = SpectralLinear(self.features, 1)
         if not q_width:
             return d_head, NoCodes()
         linear = SpectralLinear if self.q_norm == "spectral" else nn.Linear
-        return d_head, nn.Sequential(linear(self.features, self.features), activation, linear(self.features, q_width))
+        hidden, last = linear(self.features, self.features), linear(self.features, q_width)
+        return d_head, nn.Sequential(hidden, nn.LeakyReLU(SLOPE), last)
 
 
 def halvings(height: int, width: int) -> int:
@@ -100,18 +106,3 @@ def check_sides(height: int, width: int) -> None:
         f"height, width: {height}x{width}: sides must be {SMALLEST} to {LARGEST} and halve evenly until the shorter is "
         f"4 to 7; the nearest that fit are {nearest}"
     )
-
-
-@torch.no_grad()
-def initialise(module: nn.Module, generator: torch.Generator, std: Callable[[Tensor], float]) -> None:
-    """Weights N(0, std(weight)), BatchNorm scales 1, biases 0, and the vectors of spectral normalisation."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            part.weight.normal_(0.0, std(part.weight), generator=generator)
-            if part.bias is not None:
-                part.bias.zero_()
-        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-            part.weight.fill_(1.0)
-            part.bias.zero_()
-        if isinstance(part, SpectralNorm):
-            part.begin(generator)

@@ -1,7 +1,9 @@
 """Residual networks with a spectrally normalised critic, after SNGAN (Miyato et al. 2018, appendix B), at any size.
 
-Two differences from SNGAN. Its critic sums its last features over all positions, but Q has to read where things are:
-here a fully connected layer sees every position. And activations are leaky ReLUs throughout, as in R3GAN.
+Differences from SNGAN, among others. Its critic sums its last features over all positions, but Q has to read where
+things are: here a fully connected layer sees every position, and D and Q share its features. Activations are leaky
+ReLUs throughout, as in R3GAN. Channels grow to 8 times the base, SNGAN's at 128x128 to 16 times. First weights are He's
+normal ones, SNGAN's Glorot's uniform ones.
 """
 
 import math
@@ -15,11 +17,10 @@ from infogan.batchnorm import BatchNorm2d
 from infogan.checks import one_of
 from infogan.networks.base import NETWORKS
 from infogan.networks.critic import Critic
-from infogan.networks.layers import ToFeatures, ToVolume, channels_last, size
-from infogan.networks.modern import ModernNetwork, initialise
+from infogan.networks.layers import ToFeatures, ToVolume, channels_last, initialise, size
+from infogan.networks.modern import SLOPE, ModernNetwork
 from infogan.networks.spectral_norm import SpectralConv2d, SpectralLinear
 
-SLOPE = 0.2
 WIDEST = 8  # channels at most, in multiples of the base
 
 
@@ -88,12 +89,8 @@ class Residual(ModernNetwork):
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The critic's channels after each down block."""
+        """They double from one down block to the next, up to `WIDEST`."""
         return tuple(self.base * min(1 << stage, WIDEST) for stage in range(self.halvings))
-
-    @property
-    def volume(self) -> tuple[int, int, int]:
-        return self.stages[-1], *self.volume_sides
 
     def generator(self, input_width: int) -> nn.Module:
         batch_norm = self.norm == "batch"
@@ -116,7 +113,7 @@ class Residual(ModernNetwork):
             SpectralLinear(size(self.volume), self.features),
             nn.LeakyReLU(SLOPE),
         )
-        return channels_last(Critic(trunk, *self.heads(q_width, nn.LeakyReLU(SLOPE))))
+        return channels_last(Critic(trunk, *self.heads(q_width)))
 
     def initialise(self, module: nn.Module, generator: torch.Generator) -> None:
         """Weights of variance 2 / fan-in (He et al. 2015), which carries a signal through blocks without BatchNorm."""

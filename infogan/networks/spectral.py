@@ -14,11 +14,9 @@ from torch import nn
 from infogan.batchnorm import BatchNorm1d, BatchNorm2d
 from infogan.networks.base import NETWORKS
 from infogan.networks.critic import Critic
-from infogan.networks.layers import ToFeatures, ToVolume, channels_last, size
-from infogan.networks.modern import ModernNetwork, initialise
+from infogan.networks.layers import ToFeatures, ToVolume, channels_last, initialise, size
+from infogan.networks.modern import SLOPE, ModernNetwork
 from infogan.networks.spectral_norm import SpectralConv2d, SpectralLinear
-
-SLOPE = 0.2
 
 
 @NETWORKS.register("spectral")
@@ -36,12 +34,8 @@ class Spectral(ModernNetwork):
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The critic's channels after each convolution: they double at every second one."""
+        """They double at every second convolution."""
         return tuple(self.base << (stage // 2) for stage in range(self.halvings))
-
-    @property
-    def volume(self) -> tuple[int, int, int]:
-        return self.stages[-1], *self.volume_sides
 
     def generator(self, input_width: int) -> nn.Module:
         modules: list[nn.Module] = []
@@ -60,7 +54,7 @@ class Spectral(ModernNetwork):
         for into, out in pairwise((self.channels, *self.stages)):
             modules += [SpectralConv2d(into, out, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         modules += [ToFeatures(), SpectralLinear(size(self.volume), self.features), nn.LeakyReLU(SLOPE)]
-        return channels_last(Critic(nn.Sequential(*modules), *self.heads(q_width, nn.LeakyReLU(SLOPE))))
+        return channels_last(Critic(nn.Sequential(*modules), *self.heads(q_width)))
 
     def initialise(self, module: nn.Module, generator: torch.Generator) -> None:
         initialise(module, generator, lambda weight: 0.02)
