@@ -9,26 +9,40 @@ import torch
 from torch import Tensor
 
 from infogan.codes import CategoricalCode, CategoricalPosterior, Codes, Posterior
+from infogan.objectives import Objective
 
 WARM_UP_KIMG = 40.0  # healthy runs of the presets complained until 38 kimg of fakes that vary too little
 
-# D's mean probability for real and fake images beyond which its loss teaches the generator next to nothing
-SATURATED_REAL, SATURATED_FAKE = 0.98, 0.02
 USED = 0.1  # share of H(c), or nats for a continuous code, below which a code counts as ignored
 DIVERSE = 0.6  # diversity of fakes relative to real images
 SAME = 0.9  # correlation (Cramer's V for categorical codes) from which two codes count as one
 
 
-def complaints(row: Mapping[str, float], codes: Codes) -> list[str]:
+def complaints(row: Mapping[str, float], codes: Codes, objective: Objective) -> list[str]:
     """What is wrong by one row of the log; empty while the run is healthy or young."""
     if row["kimg"] < WARM_UP_KIMG:
         return []
     found = []
-    if row["score/real"] > SATURATED_REAL and row["score/fake"] < SATURATED_FAKE:
+    if objective.saturated is not None:
+        real, fake = objective.saturated
+        if row["score/real"] > real and row["score/fake"] < fake:
+            found.append(
+                f"critic saturated (score {row['score/real']:.2f} for real images, {row['score/fake']:.2f} for "
+                "generated ones): try optimizer.critic.lr at half"
+            )
+    if row["lambda_share"] == 1:  # the purpose of a lambda that still rises
+        found += _ignored(row, codes)
+    diversity = row["diversity/fake"] / max(row["diversity/real"], 1e-8)
+    if diversity < DIVERSE:
         found.append(
-            f"critic saturated (mean probability of being real: {row['score/real']:.2f} for real images, "
-            f"{row['score/fake']:.2f} for generated ones): try optimizer.critic.lr at half"
+            f"diversity falling (generated images vary {diversity:.0%} as much as real ones): "
+            "try optimizer.generator.lr at half"
         )
+    return found
+
+
+def _ignored(row: Mapping[str, float], codes: Codes) -> list[str]:
+    found = []
     for name, code in codes.codes.items():
         categorical = isinstance(code, CategoricalCode)
         used = row[f"mi/{name}"] / (code.ceiling or 1.0) if categorical else row[f"mi/{name}/best_std"]
@@ -39,12 +53,6 @@ def complaints(row: Mapping[str, float], codes: Codes) -> list[str]:
                 else f"{used:.2f} nats at the best std"
             )
             found.append(f"code {name} ignored (L_I {amount}): try codes.{name}.weight={code.weight * 2:g}")
-    diversity = row["diversity/fake"] / max(row["diversity/real"], 1e-8)
-    if diversity < DIVERSE:
-        found.append(
-            f"diversity falling (generated images vary {diversity:.0%} as much as real ones): "
-            "try optimizer.generator.lr at half"
-        )
     return found
 
 

@@ -75,7 +75,7 @@ class Monitor:
             self._quiet_until = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar.n = row["kimg"]
         self._bar.set_postfix_str(self._summary(row))
-        for complaint in complaints(row, self.codes):
+        for complaint in complaints(row, self.codes, self.config.objective):
             self._tell(f"{row['kimg']:g} kimg: {complaint}")
 
     def _summary(self, row: Mapping[str, Any]) -> str:

@@ -31,9 +31,13 @@ class Objective(ABC):
     `ramp_kimg`: over how many thousand images lambda grows from 0 to the codes' weights. 0, as in the paper: lambda is
     whole from the start. With many codes and a critic with BatchNorm that can be too much too early: the codes settle
     in differences between images that only BatchNorm makes large, and all images of the generator look alike.
+
+    `saturated`: mean scores, sigmoids of D's logits, of real and of generated images beyond which D's loss teaches next
+    to nothing. A game that does not say is not complained about.
     """
 
     name: ClassVar[str]
+    saturated: ClassVar[tuple[float, float] | None] = None
     mi_gradient: str = "critic"
     r1: float = 0.0
     ramp_kimg: float = 0.0
@@ -62,7 +66,9 @@ OBJECTIVES: Registry[Objective] = Registry("objective")
 @OBJECTIVES.register("non_saturating")
 @dataclass(frozen=True)
 class NonSaturating(Objective):
-    """The official code's game (Goodfellow et al. 2014, section 3)."""
+    """The official code's game (Goodfellow et al. 2014, section 3). Its scores are D's probabilities of being real."""
+
+    saturated = (0.98, 0.02)
 
     def critic_loss(self, real_logit: Tensor, fake_logit: Tensor) -> Tensor:
         """-log D(x) - log(1 - D(G(z, c)))."""
@@ -78,8 +84,11 @@ class NonSaturating(Objective):
 class Hinge(Objective):
     """The hinge game (Lim and Ye 2017; Miyato et al. 2018, Eq. 16-17): D is taught no further beyond a margin of 1.
 
-    Its logits stay near -1 to 1, so that `score/real` and `score/fake`, their sigmoids, stay near 0.27 to 0.73.
+    Its logits stay near -1 to 1, so that `score/real` and `score/fake`, their sigmoids, stay near 0.27 to 0.73. Where
+    the means are beyond these, most images are beyond the margin and add nothing to D's gradient.
     """
+
+    saturated = (0.73, 0.27)
 
     def critic_loss(self, real_logit: Tensor, fake_logit: Tensor) -> Tensor:
         """max(0, 1 - d(x)) + max(0, 1 + d(G(z, c))), with d the logit."""

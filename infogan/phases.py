@@ -5,10 +5,9 @@ the critic's owns trunk, D head and Q head; the generator's owns the generator a
 mutual-information term through a frozen critic.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +18,7 @@ from infogan.networks import Critic
 from infogan.objectives import Objective, information_loss, r1_penalty
 
 Statistics = dict[str, Tensor]
-
-
-class LossFunction(Protocol):
-    def __call__(
-        self, real: Tensor, latents: Latents, augmentation: Augmentation | None = None, lambda_share: float = 1.0
-    ) -> tuple[Tensor, Statistics]: ...
+LossFunction = Callable[[Tensor, Latents, Augmentation | None, float], tuple[Tensor, Statistics]]
 
 
 @dataclass(frozen=True)
@@ -112,12 +106,12 @@ def build_phases(players: Players, codes: Codes, objective: Objective) -> list[P
     """The phases of an update, in the order in which they are played."""
 
     def of_critic(
-        real: Tensor, latents: Latents, augmentation: Augmentation | None = None, lambda_share: float = 1.0
+        real: Tensor, latents: Latents, augmentation: Augmentation | None, lambda_share: float
     ) -> tuple[Tensor, Statistics]:
         return critic_loss(players, codes, objective, real, latents, augmentation, lambda_share)
 
     def of_generator(
-        real: Tensor, latents: Latents, augmentation: Augmentation | None = None, lambda_share: float = 1.0
+        real: Tensor, latents: Latents, augmentation: Augmentation | None, lambda_share: float
     ) -> tuple[Tensor, Statistics]:
         return generator_loss(players, codes, objective, latents, augmentation, lambda_share)
 

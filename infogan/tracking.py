@@ -3,6 +3,12 @@
 Statistics are summed on the device and read once per interval. After a kill the log is cut back to the length that
 the checkpoint remembers, so that it never holds a line twice. Keys under `time/` are the only ones in which two equal
 runs may differ.
+
+A row of training holds `kimg`, `update` and `epoch`; `lambda_share`, what `objective.ramp_kimg` multiplied lambda by
+in the last update; and, as means since the row before, `loss/critic` and `loss/generator`, the adversarial ones alone;
+`score/real` and `score/fake`, sigmoids of D's logits; `diversity/real` and `diversity/fake`, how much images of a batch
+differ; `penalty/r1` where there is one; per code `mi/<code>` in nats, with `mi/<code>/ceiling`; per continuous code
+`mi/<code>/best_std` and `mse/<code>`; in fp16 `skipped`. A row of scores is `infogan.evaluation.validation_score`'s.
 """
 
 import json

@@ -189,6 +189,7 @@ class Trainer:
         """One row of the log: where training stands, and the means since the last row."""
         row: dict[str, Any] = self._position()
         row["epoch"] = self.images / self.plan.samples
+        row["lambda_share"] = self.config.objective.lambda_share(self.images - self.config.batch)
         means = self.means.take(self.engine.mean)
         for name, value in means.items():
             row[name] = value

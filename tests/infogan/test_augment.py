@@ -140,7 +140,7 @@ def stage(tiny_config: Callable[..., RunConfig]) -> Callable[[Augment], Any]:
         real, latents = torch.rand(8, 1, 8, 8, generator=draw), codes.sample(8, draw)
         augmentation = augment.draw(8, config.network.image_range, draw) if augment else None
         for phase in build_phases(Players(generator, spy, generator, spy), codes, NonSaturating()):
-            phase.loss(real, latents, augmentation)[0].backward()
+            phase.loss(real, latents, augmentation, 1.0)[0].backward()
         return SimpleNamespace(
             critic=critic, generator=generator, calls=spy.calls, real=real, augmentation=augmentation,
             fake=generator(latents.vector),

@@ -39,7 +39,7 @@ def test_every_network_plays_every_game(network: Any, engine_of: Callable[[RunCo
     real = to_network_range(images, network.image_range)
     for name, r1 in ((name, r1) for name in OBJECTIVES for r1 in (0.0, 1.0)):
         for phase in build_phases(players, learner.codes, OBJECTIVES.get(name)(r1=r1)):
-            loss, statistics = phase.loss(real, learner.codes.sample(2, draw))
+            loss, statistics = phase.loss(real, learner.codes.sample(2, draw), None, 1.0)
             assert ("penalty/r1" in statistics) == (r1 > 0 and phase.name == "critic")
             loss.backward()
             for owner, module in learner.modules.items():
@@ -112,7 +112,7 @@ def test_r1_of_a_linear_critic_is_the_square_of_its_weight(linear: Critic, augme
     draw = torch.Generator().manual_seed(1)
     real, latents = torch.rand(5, 1, 3, 4, generator=draw), codes.sample(5, draw)
     augmentation = augment.draw(5, (0.0, 1.0), draw) if augment else None
-    loss, statistics = phase.loss(real, latents, augmentation)
+    loss, statistics = phase.loss(real, latents, augmentation, 1.0)
     weight: Any = linear.d_head.weight
     squared = weight.detach().square().sum()
     torch.testing.assert_close(statistics["penalty/r1"].detach(), squared)

@@ -51,7 +51,7 @@ class Stage:
             player.zero_grad()
         players = Players(self.generator, self.critic, self.generator, self.critic)
         phases = {phase.name: phase for phase in build_phases(players, self.codes, objective)}
-        loss, statistics = phases[phase].loss(self.real, self.latents)
+        loss, statistics = phases[phase].loss(self.real, self.latents, None, 1.0)
         loss.backward()
         return statistics
 

@@ -70,6 +70,7 @@ def test_a_killed_run_is_resumed_to_the_bit(
     assert any(name.endswith(".u") for name in found.tensors)
     assert found == expected
     assert all(row["penalty/r1"] > 0 for row in found.rows)
+    assert [row["lambda_share"] for row in found.rows] == pytest.approx([8 / 60, 24 / 60, 40 / 60, 56 / 60, 1, 1])
 
 
 def train_in(infogan: Any, processes: int, *arguments: str) -> None:
