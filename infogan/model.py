@@ -33,7 +33,7 @@ from shards.errors import UserError
 STATISTICS_BATCHES = 64
 """Batches (of the run's size) over which BatchNorm statistics are estimated before a model is used."""
 
-MOST_IMAGES = 1_000_000
+MOST_SAMPLED = 1_000_000
 """Images that one call of `Model.sample` makes at most: all are held in memory."""
 
 MOST_EXTREME = 1e6  # for a continuous code; the prior ends at 1
@@ -87,9 +87,9 @@ class Model:
         one any number (the prior covers -1 to 1; traversals go to 2). Raises a UserError for a code or a category
         that is not there.
         """
-        if not isinstance(n, int) or not 0 < n <= MOST_IMAGES:
+        if not isinstance(n, int) or not 0 < n <= MOST_SAMPLED:
             raise UserError(
-                f"sample: n={n!r}: must be a whole number from 1 to {MOST_IMAGES:,}; make more in several calls"
+                f"sample: n={n!r}: must be a whole number from 1 to {MOST_SAMPLED:,}; make more in several calls"
             )
         latents = self.codes.sample(n, draws(seed, "latents/sample"))
         values = dict(latents.values)

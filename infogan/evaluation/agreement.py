@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from infogan.evaluation.fidelity import extract
-from infogan.evaluation.metrics import Metric, Outcome, Uncertainty, with_extractor
+from infogan.evaluation.metrics import Metric, Outcome, Uncertainty, in_brackets
 
 if TYPE_CHECKING:
     from infogan.evaluation.clustering import Matching
@@ -41,7 +41,7 @@ def measure(context: Context) -> Outcome:
         protocol = context.sampling_protocol(
             matching="Hungarian, fitted on the train split", images_counted=n, **classifier.protocol
         )
-        key = with_extractor(f"agreement/{name}", classifier.name)
+        key = in_brackets(f"agreement/{name}", classifier.name)
         outcome.metrics.append(Metric(key, shown, Uncertainty("binomial", std, n), protocol))
         outcome.tables.append(
             {

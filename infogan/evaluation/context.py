@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from infogan.codes import CategoricalPosterior, Posterior
@@ -19,14 +18,13 @@ from infogan.evaluation.classifier import trained_classifier
 from infogan.evaluation.extractors import Extractor, Features, InceptionExtractor, find_inception_weights
 from infogan.evaluation.fidelity import extract
 from infogan.evaluation.progress import progress
-from infogan.evaluation.samples import CHUNK, Drawn, draw
+from infogan.evaluation.samples import CHUNK, Drawn, draw, some
 from infogan.evaluation.trained import Trained
 from infogan.model import Model
-from infogan.randomness import generator
 from shards import Dataset, Reader, open_reader
 from shards.errors import UserError
 
-MOST_IMAGES = 50_000  # of the real split, and of generated images when their number is not given
+MOST_EVALUATED = 50_000  # of the split's images
 USUAL_SAMPLES = 10_000
 MATCHING_IMAGES = 10_000  # of the train split, on which categories are matched to classes
 
@@ -76,7 +74,7 @@ class Context:
     @property
     def real_count(self) -> int:
         """Real images taken from the split."""
-        return min(self.reader(self.options.split).samples, MOST_IMAGES)
+        return min(self.reader(self.options.split).samples, MOST_EVALUATED)
 
     @property
     def sample_count(self) -> int:
@@ -142,8 +140,7 @@ class Context:
         if not self.classes or not self.model.codes.categorical:
             return {}
         train = self.reader("train")
-        order = torch.randperm(train.samples, generator=generator(self.options.seed, "evaluation/matching"))
-        indices = order[: self.matching_images].sort().values.numpy()
+        indices = some(train.samples, MATCHING_IMAGES, self.options.seed, "evaluation/matching")
         counts = self.contingencies(train, indices, "train images")
         return {name: clustering.match(matrix) for name, matrix in counts.items()}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from infogan.evaluation.metrics import Metric, Outcome, Uncertainty, with_extractor
+from infogan.evaluation.metrics import Metric, Outcome, Uncertainty, in_brackets
 from infogan.evaluation.rank_correlation import spearman
 from infogan.evaluation.representations import Representation, read_held_out
 from infogan.evaluation.resampling import RESAMPLES, Draws, resamples
@@ -142,7 +142,7 @@ def _add(outcome: Outcome, context: Context, kind: Measure, found: list[Scores],
             best = {"code": scores.codes[scores.best[f]], "codes_to_choose_from": len(scores.codes)}
             if scores is trained:
                 best |= {f"best_of_{other.representation.encoder}": float(other.best_value[f]) for other in baselines}
-            name = with_extractor(f"{kind.stem}_best_{split}/{factor}", "" if scores is trained else encoder)
+            name = in_brackets(f"{kind.stem}_best_{split}/{factor}", "" if scores is trained else encoder)
             outcome.metrics.append(
                 Metric(name, float(scores.best_value[f]), _spread(scores.best_std[f]), common | best)
             )

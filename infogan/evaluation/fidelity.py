@@ -18,7 +18,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from infogan.evaluation.extractors import Extractor, Features
-from infogan.evaluation.metrics import Metric, Outcome, Uncertainty, count_in_name, with_extractor
+from infogan.evaluation.metrics import Metric, Outcome, Uncertainty, count_in_name, in_brackets
 from infogan.evaluation.progress import progress
 from infogan.evaluation.samples import CHUNK
 from infogan.randomness import generator
@@ -53,10 +53,10 @@ def measure(context: Context) -> Outcome:
     floor_name = f"{frechet}{count_in_name(half)}_{split}_floor"
     outcome = Outcome(
         [
-            Metric(with_extractor(f"{frechet}{count}_{split}", name), frechet_distance(real.features,
+            Metric(in_brackets(f"{frechet}{count}_{split}", name), frechet_distance(real.features,
             drawn.features), None,
                    protocol | {"floor": floor, "floor_images": half}),
-            Metric(with_extractor(floor_name, name), floor, None, floored),
+            Metric(in_brackets(floor_name, name), floor, None, floored),
         ]
     )  # fmt: skip
     subset = kernel_subset_size(min(len(real.features), len(drawn.features)))
@@ -69,7 +69,7 @@ def measure(context: Context) -> Outcome:
         value, std = kernel_distance(real.features, drawn.features, subset)
         outcome.metrics.append(
             Metric(
-                with_extractor(f"{kernel}{count}_{split}", name),
+                in_brackets(f"{kernel}{count}_{split}", name),
                 value,
                 Uncertainty("subsets", std, KERNEL_SUBSETS),
                 protocol | {"subset_size": subset, "kernel": "cubic polynomial"},
@@ -89,7 +89,7 @@ def _scores(context: Context, score: str, count: str, protocol: dict[str, Any]) 
     ):
         if features.logits is not None and len(features.logits) >= SCORE_SPLITS:
             value, std = class_score(features.logits)
-            metrics.append(Metric(with_extractor(key, name), value, Uncertainty("splits", std, SCORE_SPLITS), where))
+            metrics.append(Metric(in_brackets(key, name), value, Uncertainty("splits", std, SCORE_SPLITS), where))
     return metrics
 
 

@@ -26,7 +26,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Heat:
-    """One measure. `groups`: (encoder, codes). `rows`: (factor, cells), the cells in the order of the groups' codes."""
+    """One measure. `groups`: (encoder, codes). `rows`: (factor, cells), the cells in the order of the groups' codes.
+
+    `periodic`: the factors that stand there by their sine and cosine too.
+    """
 
     measure: str
     title: str
@@ -34,6 +37,7 @@ class Heat:
     images: int
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    periodic: tuple[str, ...]
 
 
 def heats(tables: Sequence[Mapping[str, Any]]) -> list[Heat]:
@@ -55,7 +59,8 @@ def _heat(measure: str, tables: Sequence[Mapping[str, Any]]) -> Heat:
         (name, tuple(_cell(table, c, f) for table in tables for c in range(len(table["codes"]))))
         for f, name in enumerate(first["factors"])
     )
-    return Heat(measure, TITLES[measure], first["split"], first["images"], groups, rows)
+    periodic = tuple(name for name in first["factors"] if f"sin({name})" in first["factors"])
+    return Heat(measure, TITLES[measure], first["split"], first["images"], groups, rows, periodic)
 
 
 def _cell(table: Mapping[str, Any], code: int, factor: int) -> Cell:
@@ -67,5 +72,5 @@ def _cell(table: Mapping[str, Any], code: int, factor: int) -> Cell:
 
 
 def _short(encoder: str, code: str) -> str:
-    """`pca3` => `3`, `kmeans10` => `10`: the group's heading says the rest."""
-    return code.removeprefix(encoder)
+    """`pca3` => `3`, `kmeans10` => `10`: the group's heading says the rest. Codes of the model keep their names."""
+    return code.removeprefix(encoder) if encoder in ("pca", "kmeans") else code

@@ -1,12 +1,12 @@
 """What a measured number is: a name that says what was measured, a value, its uncertainty, its protocol.
 
-Names. `accuracy_test/digit`, `nmi_test/digit`, `ari_test/digit` read a categorical code against the labels
-of a split;
-`mi/digit` is a mutual-information lower bound in nats; `frechet10k_test[mnist-classifier@1a2b3c]` compares
-10,000 generated images with the test split by the features that the brackets name. The established names
-`fid`, `kid` and
-`is` are kept for the original Inception weights, whose numbers can be set beside published ones; every
-other extractor gets `frechet`, `kernel` and `score` with its own name in brackets.
+Names. `accuracy_test/digit`, `nmi_test/digit` and `ari_test/digit` read a categorical code against the labels of a
+split; `mi/digit` is a mutual-information lower bound in nats; `spearman_test/c1/azimuth` and `ami_test/c1/azimuth` hold
+what a code reads against a true factor, and `spearman_best_test/azimuth[pca]` is the factor's best code of the encoder
+in brackets, without them the model's own; `frechet10k_test[mnist-classifier@1a2b3c]` compares 10,000 generated images
+with the test split by the features that the brackets name. The established names `fid`, `kid` and `is` are kept for the
+original Inception weights, whose numbers can be set beside published ones; every other extractor gets `frechet`,
+`kernel` and `score` with its own name in brackets.
 """
 
 import re
@@ -59,9 +59,9 @@ def count_in_name(samples: int) -> str:
     return f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
 
 
-def with_extractor(stem: str, extractor: str) -> str:
-    """Append an extractor's name to a metric's; the empty name (original Inception) adds nothing."""
-    return f"{stem}[{extractor}]" if extractor else stem
+def in_brackets(stem: str, which: str) -> str:
+    """Append the name of an extractor or encoder; the empty name (original Inception, the model's Q) adds nothing."""
+    return f"{stem}[{which}]" if which else stem
 
 
 def comparable(reports: Iterable[dict[str, Any]]) -> None:

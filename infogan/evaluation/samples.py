@@ -1,7 +1,9 @@
-"""Generated images for measurements, with the code values that they were made from."""
+"""Images for measurements: generated ones, with the code values that they were made from, and which real ones."""
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,3 +31,10 @@ def draw(model: Model, n: int, seed: int, purpose: str) -> Drawn:
         images.append(generate(model.generator, latents, model.image_range, chunk=CHUNK))
         values.append(latents.values)
     return Drawn(torch.cat(images), {name: torch.cat([part[name] for part in values]) for name in model.codes.codes})
+
+
+def some(samples: int, most: int, seed: int, purpose: str) -> npt.NDArray[np.int64]:
+    """A fixed choice of at most `most` of a split's images, in order: int64 [n]."""
+    order = torch.randperm(samples, generator=generator(seed, purpose))
+    chosen: npt.NDArray[np.int64] = order[:most].sort().values.numpy()
+    return chosen

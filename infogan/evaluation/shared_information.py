@@ -2,10 +2,10 @@
 
     AMI = (I(c; v) - E[I]) / (min(H(c), H(v)) - E[I])
 
-with E[I] the mean of I over all ways to pair the same categories at random (Vinh, Epps and Bailey 2010, whose A in
-`scikit-learn` is `adjusted_mutual_info_score(average_method="min")`). It is 0 for chance and 1 where the one decides
-the other, whatever the numbers of categories; unlike a rank correlation it finds relations of any shape. 0 by
-definition where either side never varies. What is continuous is cut into 20 bins of equal frequency.
+with E[I] the mean of I over all ways to pair the same categories at random (Vinh, Epps and Bailey 2010: their AMI with
+the smaller entropy; scikit-learn's `adjusted_mutual_info_score(average_method="min")`). It is 0 for chance and 1 where
+the one decides the other, whatever the numbers of categories; unlike a rank correlation it finds relations of any
+shape. 0 by definition where either side never varies. What is continuous is cut into 20 bins of equal frequency.
 """
 
 from __future__ import annotations

@@ -1,20 +1,18 @@
 """The light scores that training takes on the validation split, to choose the best checkpoint and to warn."""
 
 import numpy as np
-import torch
 
 from infogan.evaluation import clustering, information
 from infogan.evaluation.autoencoder import trained_autoencoder
 from infogan.evaluation.classifier import trained_classifier
 from infogan.evaluation.context import Context, Options
 from infogan.evaluation.fidelity import extract, frechet_distance
-from infogan.evaluation.metrics import count_in_name, with_extractor
-from infogan.evaluation.samples import Drawn, draw
+from infogan.evaluation.metrics import count_in_name, in_brackets
+from infogan.evaluation.samples import Drawn, draw, some
 from infogan.model import Model
-from infogan.randomness import generator
 from shards import Dataset, Reader
 
-MOST_IMAGES = 2_000  # real images read, and images generated
+SCORED = 2_000  # images generated, and real ones read at most
 SPLIT = "validation"
 
 
@@ -26,16 +24,16 @@ def validation_score(model: Model, dataset: Dataset, readers: dict[str, Reader])
     set's own extractor has been trained before: it is not trained for this. `readers`: of the train and the
     validation split; without the latter only what needs no real images is measured.
     """
-    drawn = draw(model, MOST_IMAGES, 0, "validation")
+    drawn = draw(model, SCORED, 0, "validation")
     bounds = information.bounds(model, drawn.images, drawn.values)
     found = {f"validation/{name}": nats for name, nats in bounds.items()}
     if SPLIT not in readers:
         return found
     context = Context(model, dataset, Options(split=SPLIT), readers)
-    real = _some(context.reader(SPLIT).samples)
+    real = _chosen(context.reader(SPLIT))
     if context.classes and model.codes.categorical:
         train = context.reader("train")
-        fitted_on = context.contingencies(train, _some(train.samples), "train images")
+        fitted_on = context.contingencies(train, _chosen(train), "train images")
         scored_on = context.contingencies(context.reader(SPLIT), real, "validation images")
         for name, counts in scored_on.items():
             matching = clustering.match(fitted_on[name])
@@ -51,13 +49,10 @@ def _frechet(context: Context, real: np.ndarray, drawn: Drawn) -> dict[str, floa
         return {}
     images = context.reader(SPLIT).gather(real).images
     features = extract(extractor, lambda start, stop: images[start:stop], len(real), "validation images").features
-    generated = extract(extractor, lambda start, stop: drawn.images[start:stop], MOST_IMAGES, "samples").features
-    name = with_extractor(f"validation/frechet{count_in_name(MOST_IMAGES)}", extractor.name)
+    generated = extract(extractor, lambda start, stop: drawn.images[start:stop], SCORED, "samples").features
+    name = in_brackets(f"validation/frechet{count_in_name(SCORED)}", extractor.name)
     return {name: frechet_distance(features, generated)}
 
 
-def _some(samples: int) -> np.ndarray:
-    """A fixed choice of at most 2,000 of a split's images, in order: int64 [n]."""
-    order = torch.randperm(samples, generator=generator(0, "validation/images"))
-    chosen: np.ndarray = order[:MOST_IMAGES].sort().values.numpy()
-    return chosen
+def _chosen(reader: Reader) -> np.ndarray:
+    return some(reader.samples, SCORED, 0, "validation/images")

@@ -260,7 +260,7 @@ def test_neither_the_order_of_the_data_nor_the_batch_size_matters(
 def test_no_more_images_are_read_than_it_says(
     arrows: Dataset, model_of: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(representations, "MOST_IMAGES", 100)
+    monkeypatch.setattr(representations, "MOST_READ", 100)
     report = evaluate_run(model_of(arrows, TWO), arrows, ONLY)
     assert {metric.protocol["real_images"] for metric in report.metrics} == {100}
     assert {table["images"] for table in report.tables} == {100}
@@ -284,6 +284,15 @@ def test_the_page_shows_every_value_beside_its_baselines(
     assert page.count('class="matrix heat"') == 2
     assert "spearman_best_test/x<" in page and "spearman_test/c1/x<" not in page
     assert "Closest to a true factor" in page
+    assert page.count("Sine and cosine of direction reach ±1 only if pictures tell the whole period.") == 1
+
+
+def test_codes_keep_their_names_on_the_page_and_baselines_only_their_numbers() -> None:
+    table = {"kind": "factors", "measure": "ami", "split": "test", "images": 9, "factors": ["x"], "best": [0]}
+    columns = {"values": [[0.5]], "std": [[0.1]]}
+    encoders = {"trained": "trained_digit", "untrained": "untrained_digit", "pca": "pca3", "kmeans": "kmeans10"}
+    (heat,) = heats([table | columns | {"encoder": name, "codes": [code]} for name, code in encoders.items()])
+    assert [codes for _, codes in heat.groups] == [("trained_digit",), ("untrained_digit",), ("3",), ("10",)]
 
 
 def test_what_cannot_be_compared_is_left_out_with_a_reason(
