@@ -40,6 +40,12 @@ def originals() -> Any:
 
 
 @pytest.fixture(scope="session")
+def small() -> Any:
+    """The module tests/small_face_model.py: a head model of a few vertices."""
+    return _helper("small_face_model")
+
+
+@pytest.fixture(scope="session")
 def make_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Builds a data set of square pictures with one bright bar: upright ones are class `a`, level ones class `b`."""
     from shards import build, open_source

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import importlib.util
 import io
 import math
+import runpy
 import struct
 import tarfile
 import zipfile
@@ -308,7 +308,7 @@ def sprite(shape: int, scale: float, turn: float, x: float, y: float) -> np.ndar
 
 @_writer("dsprites")
 def dsprites(folder: Path, images: int) -> dict[str, Any]:
-    """The .npz with its five arrays, the description pickled as in the original; some of the combinations."""
+    """The .npz with its three arrays, the description pickled as in the original; some of the combinations."""
     sizes = np.array([1, 3, 6, 40, 32, 32])
     chosen = np.sort(np.random.RandomState(0).choice(int(sizes.prod()), images, replace=False))
     classes = np.stack(np.unravel_index(chosen, sizes), axis=1)
@@ -343,10 +343,6 @@ def drawn(folder: Path, images: int) -> dict[str, Any]:
 @_writer("faces3d", "portraits")
 def of_a_face_model(folder: Path, images: int) -> dict[str, Any]:
     """A face model of a few vertices."""
-    spec = importlib.util.spec_from_file_location("small_face_model", Path(__file__).with_name("small_face_model.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.write_packed(folder / "ict_face_light.npz")
+    beside = runpy.run_path(str(Path(__file__).with_name("small_face_model.py")))
+    beside["write_packed"](folder / "ict_face_light.npz")
     return {"path": str(folder / "ict_face_light.npz"), **drawn(folder, images)}

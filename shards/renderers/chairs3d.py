@@ -18,10 +18,10 @@ from shards.renderers.mesh import Camera, cast, lambert, unit, vertex_normals
 from shards.renderers.rendered import SPLITS, Rendered, RenderedOptions, to_uint8
 from shards.sources import register
 from shards.sources.base import Sample, option
+from shards.sources.chairs import AZIMUTHS
 
 Floats = NDArray[np.float32]
 
-AZIMUTHS = 31
 ELEVATIONS = (20.0, 30.0)
 VIEWS = AZIMUTHS * len(ELEVATIONS)
 

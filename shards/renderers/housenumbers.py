@@ -178,7 +178,8 @@ def masks(digit: int, factors: Factors, size: int) -> tuple[Pixels, Pixels]:
 
 def number_strip(font: int, digit: int, left: int, right: int, side: int) -> tuple[Image.Image, Image.Image]:
     """Sets a number on its plate, the digit exactly in the middle: white digits, and the white plate by itself."""
-    face, height = typeface(font, round(side * _GLYPH))
+    height = round(side * _GLYPH)
+    face = typeface(font, height)
     gap = _SPACING * height
     reach = face.getlength(str(digit)) / 2 + gap
     width, tall = 4 * height, 2 * height
@@ -205,12 +206,12 @@ def number_strip(font: int, digit: int, left: int, right: int, side: int) -> tup
 
 
 @functools.lru_cache(maxsize=64)
-def typeface(font: int, height: int) -> tuple[ImageFont.FreeTypeFont, int]:
-    """One of `FONTS` at the size whose digits are `height` pixels tall, and that height."""
+def typeface(font: int, height: int) -> ImageFont.FreeTypeFont:
+    """One of `FONTS` at the size whose digits are `height` pixels tall."""
     path = str(font_file(FONTS[font]))
     layout = ImageFont.Layout.BASIC
     _, top, _, bottom = ImageFont.truetype(path, 1000, layout_engine=layout).getbbox("0123456789", anchor="ls")
-    return ImageFont.truetype(path, 1000 * height / (bottom - top), layout_engine=layout), height
+    return ImageFont.truetype(path, 1000 * height / (bottom - top), layout_engine=layout)
 
 
 @functools.cache

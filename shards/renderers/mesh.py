@@ -5,7 +5,7 @@ it. A triangle's front is the side from which its corners run anticlockwise; tri
 
     camera = Camera(azimuth=30.0, elevation=10.0, distance=40.0, extent=4.0)
     hits = cast(vertices, triangles, camera, size=64)
-    normals = unit(hits.interpolate(vertex_normals(vertices, triangles)))     # smooth; hits.constant(...) is flat
+    normals = unit(hits.interpolate(vertex_normals(vertices, triangles)))
     image = hits.picture(lambert(normals, camera.towards(45.0, 20.0), ambient=0.2), background=0.0)
 
 Every pixel is the mean of `samples` x `samples` rays, so edges are smooth and a covered area is right to within a ray.
@@ -73,7 +73,6 @@ class Hits:
         corners: [N, 3] int32, the vertices of the triangle that each of these met.
         weights: [N, 3] float32, barycentric weights of the corners; they sum to 1.
         triangles: [N] int32, index of the triangle.
-        depth: [N] float32, distance from the camera.
     """
 
     size: int
@@ -82,16 +81,11 @@ class Hits:
     corners: NDArray[np.int32]
     weights: Floats
     triangles: NDArray[np.int32]
-    depth: Floats
 
     def interpolate(self, values: Floats) -> Floats:
         """Values of the vertices, [V, C] or [V], at every hit: [N, C] or [N]."""
         corners = values[self.corners]  # [N, 3] or [N, 3, C]
         return np.asarray(np.einsum("nk...,nk->n...", corners, self.weights), np.float32)
-
-    def constant(self, values: Floats) -> Floats:
-        """Values of the triangles, [T, ...], at every hit: [N, ...]."""
-        return values[self.triangles]
 
     def picture(self, values: Floats, background: float | Floats = 0.0) -> Floats:
         """Averages rays over pixels.
@@ -111,10 +105,6 @@ class Hits:
         canvas.reshape(-1, channels)[self.rays] = values.reshape(-1, channels)
         blocks = canvas.reshape(self.size, self.samples, self.size, self.samples, channels)
         return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
-
-    def coverage(self) -> Floats:
-        """[size, size] float32: the fraction of each pixel that the mesh covers."""
-        return self.picture(np.ones(len(self.rays), np.float32))[..., 0]
 
 
 def cast(vertices: Floats, triangles: NDArray[np.int32], camera: Camera, size: int, samples: int = 3) -> Hits:
@@ -145,7 +135,6 @@ def cast(vertices: Floats, triangles: NDArray[np.int32], camera: Camera, size: i
         corners=triangles[chosen],
         weights=np.stack([1.0 - u - v, u, v], axis=1).astype(np.float32),
         triangles=chosen.astype(np.int32),
-        depth=found["tfar"][rays],
     )
 
 

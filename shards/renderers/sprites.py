@@ -9,8 +9,9 @@ a pixel of 64 apart and keep far enough inside for no shape to touch the border.
 the size, which is reduced by area; a pixel is white where at least half of it is covered.
 
 As in dSprites a square looks the same after a quarter of a turn and an ellipse after half of one: beyond that a picture
-does not tell its orientation. The grid holds both 0 and 2 pi, which look alike for every shape; its other orientations
-differ, if little for the smallest squares, because 39 steps to a turn are no multiple of 4 or 2.
+does not tell its orientation. So its sine and cosine can be read from hearts alone: the rank correlation of a perfect
+reader with them is about 0.53, not 1. The grid holds both 0 and 2 pi, which look alike for every shape; its other
+orientations differ, if little for the smallest squares, because 39 steps to a turn are no multiple of 4 or 2.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ What is read, as its authors publish it or as it is repackaged:
     list_eval_partition.txt or .csv: image, 0 | 1 | 2 for train, validation, test
     list_attr_celeba.txt or .csv: names of the attributes, and per image 1 or -1 for each
 
-Aligned images are 178x218 with the eyes in one place, a little above the middle. The square cut from the middle is
+Aligned images are 178x218 with the eyes in one place, half-way down. The square cut from the middle is
 148 wide by default: it keeps the whole head with its hair, as far as the original does, and leaves most of the
 background out, which at 32 pixels would take a third of the image. 178 is the full width; 140 and 108 are seen in the
 literature too.

@@ -1,9 +1,12 @@
 """`dsprites`: all 737,280 combinations of five factors, from the one `.npz` that its authors publish.
 
-The archive holds five arrays and a pickled description. Only `imgs` and `latents_classes` are read; the description is
+The archive holds three arrays and a pickled description. Only `imgs` and `latents_classes` are read; the description is
 never opened. The images are black and white, one byte a pixel: 3 GB once they are unpacked. They are unpacked in one
 pass, 16 MB at a time, to one *bit* a pixel: 377 MB, which the worker processes share and read in any order. That takes
 some seconds at each start and no space on the disk.
+
+A square looks the same after a quarter of a turn and an ellipse after half of one. So the sine and cosine of
+orientation can be read from hearts alone: the rank correlation of a perfect reader with them is about 0.53, not 1.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from shards.sources.fetching import find, missing
 
 FILE_NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 ORIGIN = "https://github.com/google-deepmind/dsprites-dataset"
-_SIZES = (1, 3, 6, 40, 32, 32)  # classes of colour, shape, scale, orientation, x and y
+_SHAPES = ("square", "ellipse", "heart")
+_SIZES = (1, len(_SHAPES), 6, 40, 32, 32)  # classes of colour, shape, scale, orientation, x and y
 _BLOCK = 1 << 24  # bytes unpacked at a time
 _VALIDATION, _TEST = 0.1, 0.1
 # Class c of n means low + (high - low) * c / (n - 1), as the authors' own table of values has it.
@@ -44,7 +48,7 @@ class DspritesOptions:
 class Dsprites(Source):
     """dSprites: white squares, ellipses and hearts on black, 64x64, with all five factors.
 
-    Shape is categorical (square, ellipse, heart); scale, orientation in radians, x and y carry their real values. A
+    The shape is the label and a factor; scale, orientation in radians, x and y carry their real values. A
     tenth of the images is validation and a tenth test, by a fixed shuffle. Keys are positions in the file.
     """
 
@@ -57,7 +61,8 @@ class Dsprites(Source):
         self._bits, self._side = _read_images(path)
         self._classes = _read_classes(path, len(self._bits))
         self.shape = (*self._side, 1)
-        self.factors = {"shape": {"kind": "categorical", "values": _SIZES[1]}} | {
+        self.classes = _SHAPES
+        self.factors = {"shape": {"kind": "categorical", "values": len(_SHAPES)}} | {
             name: {"kind": "continuous", "range": list(limits), "periodic": name == "orientation"}
             for name, limits in _RANGES.items()
         }
@@ -83,7 +88,7 @@ class Dsprites(Source):
         factors: dict[str, float | int] = {"shape": shape}
         for (name, (low, high)), step, size in zip(_RANGES.items(), steps, _SIZES[2:], strict=True):
             factors[name] = low + (high - low) * step / (size - 1)
-        return Sample(key, pixels * np.uint8(255), None, factors)
+        return Sample(key, pixels * np.uint8(255), shape, factors)
 
     def found(self) -> dict[str, int]:
         return {"images": len(self._bits)}

@@ -33,8 +33,7 @@ from PIL import Image
 from shards.errors import DataError, UserError
 from shards.sources import pictures, register
 from shards.sources.base import Sample, Source, option
-from shards.sources.folder import SMALLEST, FolderOptions, listing
-from shards.sources.splits import deal
+from shards.sources.folder import FolderOptions, hash_of_listing, listing, split_up
 
 _ARRAYS = (".npy", ".npz")
 _BLOCK = 1 << 26  # bytes hashed at a time
@@ -74,16 +73,13 @@ class Faces(Source):
         if self.root.is_file():
             self._array, columns = read_array(self.root)
             self._files = [str(number) for number in range(len(self._array))]
-            labels = np.full(len(self._files), -1, np.int64)
+            self._labels = np.full(len(self._files), -1, np.int64)
         else:
-            self._files, self.classes, labels = listing(self.root)
-        self._labels = labels
+            self._files, self.classes, self._labels = listing(self.root)
         self._columns = columns | self._table()
         self.factors = {name: _described(name, values, self.root) for name, values in self._columns.items()}
-        self._positions = deal(self._files, labels, options.validation, options.test)
+        self._positions = split_up(self.root, self._files, self._labels, options)
         self.splits = {name: len(chosen) for name, chosen in self._positions.items()}
-        if self.splits["train"] < SMALLEST:
-            raise DataError(f"{self.root} holds {len(self._files)} images: too few to train on, add some")
         self.fingerprint = self._hashed()
 
     def sample(self, split: str, i: int) -> Sample:
@@ -108,11 +104,10 @@ class Faces(Source):
         return read_factors(path, None if self._array is not None else self._files, len(self._files))
 
     def _hashed(self) -> str:
-        state = hashlib.sha256()
         if self._array is None:
-            for name in self._files:
-                state.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            state = hash_of_listing(self.root, self._files)
         else:
+            state = hashlib.sha256()
             state.update(repr(self._array.shape).encode())
             step = max(1, _BLOCK // max(1, self._array[0].nbytes))
             for begin in range(0, len(self._array), step):
@@ -188,7 +183,8 @@ def read_factors(path: Path, files: list[str] | None, count: int) -> Columns:
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = [(reader.line_num, row) for reader in [csv.reader(stream)] for row in reader if row]
+            reader = csv.reader(stream)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"{path} cannot be read as a CSV file ({reason}): correct --factors") from None

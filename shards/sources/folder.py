@@ -74,22 +74,13 @@ class Folder(Source):
         if not options.path:
             raise UserError("folder: which one? give --path FOLDER")
         self.root = Path(options.path)
-        self._files, self.classes, labels = listing(self.root)
-        self._labels = labels
+        self._files, self.classes, self._labels = listing(self.root)
         height, width = options.height_width
         self.shape = (height, width, 3 if options.color == "rgb" else 1)
         self.skip_unreadable = options.skip_unreadable
-        self._positions = deal(self._files, labels, options.validation, options.test)
+        self._positions = split_up(self.root, self._files, self._labels, options)
         self.splits = {name: len(chosen) for name, chosen in self._positions.items()}
-        if self.splits["train"] < SMALLEST:
-            raise DataError(
-                f"{self.root} holds {len(self._files)} images, {self.splits['train']} of them for training: "
-                f"at least {SMALLEST} are needed; add images or lower --validation and --test"
-            )
-        state = hashlib.sha256()
-        for name in self._files:
-            state.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode("utf-8", "surrogateescape"))
-        self.fingerprint = state.hexdigest()
+        self.fingerprint = hash_of_listing(self.root, self._files).hexdigest()
 
     def sample(self, split: str, i: int) -> Sample:
         key = int(self._positions[split][i])
@@ -130,6 +121,32 @@ def listing(root: Path) -> tuple[list[str], tuple[str, ...], NDArray[np.int64]]:
     classes = tuple(sorted(set(tops) - {""}))
     index = {name: i for i, name in enumerate(classes)}
     return found, classes, np.array([index.get(top, -1) for top in tops], np.int64)
+
+
+def split_up(
+    root: Path, names: list[str], labels: NDArray[np.int64], options: FolderOptions
+) -> dict[str, NDArray[np.int64]]:
+    """The positions of each split's images, dealt out by a hash of their names, class by class.
+
+    Raises:
+        DataError: too few of them for training.
+    """
+    positions = deal(names, labels, options.validation, options.test)
+    training = len(positions["train"])
+    if training < SMALLEST:
+        raise DataError(
+            f"{root} holds {len(names)} images, {training} of them for training: "
+            f"at least {SMALLEST} are needed; add images or lower --validation and --test"
+        )
+    return positions
+
+
+def hash_of_listing(root: Path, files: list[str]) -> hashlib._Hash:
+    """sha256 over the paths and sizes of images, to which more can be added."""
+    state = hashlib.sha256()
+    for name in files:
+        state.update(f"{name}\0{(root / name).stat().st_size}\0".encode("utf-8", "surrogateescape"))
+    return state
 
 
 def _check_name(path: Path) -> None:

@@ -112,7 +112,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             f"{path} holds X of {images.dtype} {images.shape} and {len(labels)} labels, not uint8 (32, 32, 3, N) "
             f"and N: fetch {path.name} from {ORIGIN}"
         )
-    if len(labels) and not 0 <= labels.min() <= labels.max() <= 10:
-        raise DataError(f"{path} holds labels outside 1..10: fetch it again")
+    if len(labels) and not 1 <= labels.min() <= labels.max() <= 10:
+        raise DataError(f"{path} holds labels outside 1..10, where 10 is the digit 0: fetch it from {ORIGIN}")
     labels[labels == 10] = 0
     return np.asfortranarray(images), labels

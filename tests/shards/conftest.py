@@ -100,3 +100,9 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
         return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def packed(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packed file of the small head model."""
+    return small.write_packed(tmp_path_factory.mktemp("model"))  # type: ignore[no-any-return]

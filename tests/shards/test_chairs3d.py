@@ -10,9 +10,10 @@ import pytest
 from shards.errors import UserError
 from shards.renderers.chair_model import ARMS, BACKS, LEGS, SEATS, WIDTHS, Chair, draw_chair
 from shards.renderers.chair_parts import solids
-from shards.renderers.chairs3d import AZIMUTHS, ELEVATIONS, VIEWS, Chairs3d, render
+from shards.renderers.chairs3d import ELEVATIONS, VIEWS, Chairs3d, render
 from shards.renderers.lofts import Solid
 from shards.sources import open_source
+from shards.sources.chairs import AZIMUTHS
 
 STEP = 360.0 / AZIMUTHS
 

@@ -12,6 +12,7 @@ import pytest
 
 from shards.renderers.mesh import (
     Camera,
+    Hits,
     cast,
     face_normals,
     gloss,
@@ -21,6 +22,11 @@ from shards.renderers.mesh import (
 )
 
 SQUARE = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+
+
+def coverage(hits: Hits) -> np.ndarray:
+    """[size, size]: the fraction of each pixel that the mesh covers."""
+    return hits.picture(np.ones(len(hits.rays), np.float32))[..., 0]
 
 
 def square(left: float, bottom: float, side: float, z: float = 0.0) -> np.ndarray:
@@ -84,14 +90,13 @@ def test_hits_agree_with_testing_every_ray_against_every_triangle(seed: int) -> 
     assert 0.2 < (wanted >= 0).mean() < 0.99
     np.testing.assert_array_equal(found[sure], wanted[sure])
     same = found[hits.rays] == wanted[hits.rays]
-    np.testing.assert_allclose(hits.depth[same], distance[hits.rays][same], rtol=1e-4)
-    points = position + rays[hits.rays] * hits.depth[:, None]
-    np.testing.assert_allclose(hits.interpolate(vertices), points, atol=2e-4)
+    points = position + rays[hits.rays] * distance[hits.rays][:, None]
+    np.testing.assert_allclose(hits.interpolate(vertices)[same], points[same], atol=2e-4)
 
 
 def test_a_square_covers_its_pixels_and_no_others() -> None:
     camera = Camera(0.0, 0.0, 10.0, 2.0)
-    covered = cast(square(-0.5, -0.5, 1.0), SQUARE, camera, size=16).coverage()
+    covered = coverage(cast(square(-0.5, -0.5, 1.0), SQUARE, camera, size=16))
     wanted = np.zeros((16, 16))
     wanted[4:12, 4:12] = 1.0
     np.testing.assert_array_equal(covered, wanted)
@@ -100,7 +105,7 @@ def test_a_square_covers_its_pixels_and_no_others() -> None:
 def test_a_pixel_covered_in_part_is_grey_in_proportion() -> None:
     camera = Camera(0.0, 0.0, 10.0, 2.0)
     third = 2.0 / 16 / 3  # the square is moved right by a third of a pixel
-    covered = cast(square(-0.5 + third, -0.5, 1.0), SQUARE, camera, size=16, samples=3).coverage()
+    covered = coverage(cast(square(-0.5 + third, -0.5, 1.0), SQUARE, camera, size=16, samples=3))
     np.testing.assert_allclose(covered[8, 3:14], [0, 2 / 3, *[1] * 7, 1 / 3, 0], atol=1e-6)
 
 
@@ -109,14 +114,14 @@ def test_a_sphere_has_the_silhouette_and_the_normals_of_a_sphere() -> None:
     camera = Camera(25.0, 40.0, 4.0, 3.0)
     hits = cast(vertices, triangles, camera, size=64)
     radius = 4.0 / np.sqrt(4.0**2 - 1.0)  # of its outline, on the plane through its middle
-    area = hits.coverage().sum() * (3.0 / 64) ** 2
+    area = coverage(hits).sum() * (3.0 / 64) ** 2
     assert area == pytest.approx(np.pi * radius**2, rel=0.004)
     points = hits.interpolate(vertices)
     normals = unit(hits.interpolate(vertex_normals(vertices, triangles)))
     assert np.einsum("nc,nc->n", normals, unit(points)).min() > 0.999
-    flat = unit(hits.constant(face_normals(vertices, triangles)))
+    flat = unit(face_normals(vertices, triangles)[hits.triangles])
     assert np.einsum("nc,nc->n", flat, unit(points)).min() > 0.995
-    assert hits.depth.min() == pytest.approx(3.0, abs=0.003)
+    assert np.linalg.norm(points - camera.position, axis=1).min() == pytest.approx(3.0, abs=0.003)
 
 
 def test_what_is_nearer_hides_what_is_behind_and_backs_are_not_drawn() -> None:
@@ -132,7 +137,7 @@ def test_what_is_nearer_hides_what_is_behind_and_backs_are_not_drawn() -> None:
 def test_directions_are_as_documented() -> None:
     marks = {"right": square(0.5, 0.0, 0.2), "top": square(0.0, 0.5, 0.2)}
     for name, at in (("right", (slice(None), slice(8, None))), ("top", (slice(None, 8), slice(None)))):
-        covered = cast(marks[name], SQUARE, Camera(0.0, 0.0, 10.0, 2.0), size=16).coverage()
+        covered = coverage(cast(marks[name], SQUARE, Camera(0.0, 0.0, 10.0, 2.0), size=16))
         assert covered.sum() > 0
         assert covered.sum() == pytest.approx(covered[at].sum())
     np.testing.assert_allclose(Camera(90.0, 0.0, 5.0, 1.0, (1.0, 2.0, 3.0)).position, [6.0, 2.0, 3.0], atol=1e-5)
@@ -162,15 +167,15 @@ def test_nothing_in_view_is_all_background() -> None:
     np.testing.assert_allclose(picture, np.broadcast_to([0.1, 0.2, 0.3], (8, 8, 3)), rtol=1e-6)
 
 
-def _depths(queue: object) -> None:
-    queue.put(cast(*sphere(), Camera(10.0, 20.0, 4.0, 3.0), size=32).depth.tobytes())  # type: ignore[attr-defined]
+def _weights(queue: object) -> None:
+    queue.put(cast(*sphere(), Camera(10.0, 20.0, 4.0, 3.0), size=32).weights.tobytes())  # type: ignore[attr-defined]
 
 
 def test_a_forked_process_draws_the_same(capfd: pytest.CaptureFixture[str]) -> None:
-    here = cast(*sphere(), Camera(10.0, 20.0, 4.0, 3.0), size=32).depth.tobytes()  # the parent has used Embree
+    here = cast(*sphere(), Camera(10.0, 20.0, 4.0, 3.0), size=32).weights.tobytes()  # the parent has used Embree
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    process = context.Process(target=_depths, args=(queue,))
+    process = context.Process(target=_weights, args=(queue,))
     process.start()
     there = queue.get(timeout=60)
     process.join(60)

@@ -94,6 +94,7 @@ def _saved(**content: Any) -> Callable[[Path], None]:
         (_saved(X=np.zeros((4, 32, 32, 3), np.uint8), y=np.ones((4, 1))), r"not uint8 \(32, 32, 3, N\)"),
         (_saved(X=np.zeros((32, 32, 3, 4)), y=np.ones((4, 1))), "float64"),
         (_saved(X=np.zeros((32, 32, 3, 4), np.uint8), y=np.full((4, 1), 11)), "labels outside 1..10"),
+        (_saved(X=np.zeros((32, 32, 3, 4), np.uint8), y=np.arange(4)[:, None]), "labels outside 1..10"),
     ],
 )
 def test_a_spoiled_matlab_file_is_named(
@@ -385,7 +386,7 @@ GREY = np.random.RandomState(0).randint(0, 256, (20, 8, 8)).astype(np.uint8)
         ({"images": GREY, "angle": np.ones(20)}, "the factor angle is 1 for every image: leave it out"),
         ({"images": GREY, "angle": np.array(["left"] * 20)}, "no finite numbers"),
         ({"images": GREY, "note": np.array([{"a": 1}] * 20, dtype=object)}, "cannot be read .*allow_pickle=False"),
-        ({"images": GREY[:1]}, "too few"),
+        ({"images": GREY[:1]}, "holds 1 images, 1 of them for training: at least 2 are needed; add images or lower"),
     ],
 )
 def test_an_array_that_is_no_faces_is_named(tmp_path: Path, content: dict[str, Any], message: str) -> None:
@@ -439,7 +440,9 @@ def test_dsprites_has_the_pixels_and_the_real_values_of_its_file(tmp_path: Path,
         _, shape, scale, orientation, x, y = values[sample.key]
         got = sample.factors or {}
         assert list(got) == ["shape", "scale", "orientation", "x", "y"]
+        assert sample.label == got["shape"]
         np.testing.assert_allclose(list(got.values()), [shape - 1, scale, orientation, x, y], atol=1e-9)
+    assert sprites.classes == ("square", "ellipse", "heart")
     assert sprites.factors["orientation"] == {"kind": "continuous", "range": [0.0, 2 * math.pi], "periodic": True}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,6 @@ from shards.renderers.portraits import CATEGORICAL, CONTINUOUS, CROPPED, FULL, L
 from shards.sources import open_source
 
 STILL = {name: (low + high) / 2 for name, (low, high) in CONTINUOUS.items()} | dict.fromkeys(CATEGORICAL, 0)
-
-
-@pytest.fixture(scope="session")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = Path(__file__).parents[1] / "small_face_model.py"
-    spec = importlib.util.spec_from_file_location("small_face_model_of_tests", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write_packed(tmp_path_factory.mktemp("model"))  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
