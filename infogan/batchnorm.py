@@ -3,7 +3,8 @@
 While training, BatchNorm uses the batch at hand and remembers nothing: running averages taken over changing weights
 are not evidence of anything, they would differ from process to process, and EMA weights never had any. Before a model
 is used or judged, its statistics are estimated afresh, in one pass of its own weights over stated inputs: the
-generator's over new latents, the critic's over real training images.
+generator's over new latents, the critic's over real training images. One number is different: `L_I` on generated images
+is measured with the critic's statistics of just these images, since that is how Q reads them in training.
 """
 
 from collections.abc import Callable, Iterable

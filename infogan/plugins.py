@@ -38,12 +38,12 @@ def changes(before: Sequence[Record]) -> list[str]:
     then = {what: plugin for plugin in before for what in plugin["registers"]}
     lines = []
     for now in plugins.known():
-        for old in [then[what] for what in now.registers if what in then][:1]:
-            if old["sha256"] != now.sha256:
-                lines.append(
-                    f"plugin {now.file}: changed since this run was last started (sha256 {old['sha256'][:12]}, "
-                    f"now {now.sha256[:12]}): what it registers may compute something else"
-                )
+        old = next((then[what] for what in now.registers if what in then), None)
+        if old is not None and old["sha256"] != now.sha256:
+            lines.append(
+                f"plugin {now.file}: changed since this run was last started (sha256 {old['sha256'][:12]}, "
+                f"now {now.sha256[:12]}): what it registers may compute something else"
+            )
     return lines
 
 
