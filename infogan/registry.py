@@ -33,7 +33,8 @@ class Registry(Generic[T]):
         """
 
         def add(entry: type[T]) -> type[T]:
-            plugins.registering(self.kind, name, entry, self._entries.get(name))
+            ours = entry.__module__.startswith(f"{__package__}.")
+            plugins.registering(self.kind, name, entry, self._entries.get(name), ours=ours)
             if not is_dataclass(entry):
                 raise UserError(f"{self.kind} {name!r}: {entry.__qualname__} must be a dataclass of its options")
             entry.name = name  # type: ignore[attr-defined]

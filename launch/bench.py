@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from launch import bench_build, bench_memory
+from launch.bench_options import json_option, tell
 from launch.turns import Contestant, Turn, spread, take_turns
 from shards.errors import UserError
 
@@ -91,9 +92,7 @@ command.add_command(bench_memory.command)
 )
 @click.option("--updates", type=click.IntRange(min=1), default=20, show_default=True, help="Timed in every round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="In each, all take turns.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the result here."
-)
+@json_option
 def train(words: tuple[str, ...], data: Path | None, updates: int, rounds: int, json_file: Path | None) -> None:
     """Time the train step of PRESET (paper/mnist): ours, a plain PyTorch loop, and ours without data.
 
@@ -102,16 +101,13 @@ def train(words: tuple[str, ...], data: Path | None, updates: int, rounds: int, 
     .item() in every step.
     """
     from infogan import settings
-    from shards import atomic
 
     preset, overrides = _preset_and_overrides(words)
     config = settings.load(preset, overrides).config
     if data is not None:
         config = replace(config, data=replace(config.data, path=str(data)))
     result = bench_train(config, preset, updates, rounds, lambda line: click.echo(line, err=True))
-    click.echo("\n".join(table(result)))
-    if json_file is not None:
-        atomic.write_json(json_file, result)
+    tell(table(result), result, json_file)
 
 
 def bench_train(

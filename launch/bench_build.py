@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launch.costs import Cost, Work, cost_of, environment, json_option, scratch_option, tell, where
-from launch.datasets import source_option
+from launch.bench_options import json_option, scratch_option, tell, where
+from launch.costs import Cost, Work, cost_of, environment
+from launch.datasets import SourceGroup, first_line, source_option
 from launch.turns import spread
 
 if TYPE_CHECKING:
@@ -30,37 +31,10 @@ DESCRIPTIONS = {
 }
 
 
-class _SourceGroup(click.Group):
-    """One subcommand per source; digits where none is named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = not args or args[0] in ctx.help_option_names or not args[0].startswith("-")
-        return super().parse_args(ctx, args if named and args else [DEFAULT_SOURCE, *args])
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        from shards import sources
-
-        return sources.names()
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        from shards import sources
-
-        return _source_command(sources.get(cmd_name))
-
-
-@click.command(cls=_SourceGroup, name="build", subcommand_metavar="[SOURCE] [OPTIONS]")
-def command() -> None:
-    """Time the building of a source's shards, against a plain loop over webdataset.ShardWriter.
-
-    SOURCE and its options are those of infogan shards build; digits, which need no download, where none is named.
-    """
-
-
 def _source_command(source: type[Any]) -> click.Command:
     parameters: list[click.Parameter] = [source_option(field) for field in fields(source.Options)]
-    first_line = (source.__doc__ or source.kind).strip().splitlines()[0]
 
-    @click.command(source.kind, params=parameters, help=first_line)
+    @click.command(source.kind, params=parameters, help=first_line(source))
     @click.option("--images", type=click.IntRange(min=1), help="At most so many of each split.  [default: all]")
     @click.option(
         "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="In each, both take turns."
@@ -75,6 +49,24 @@ def _source_command(source: type[Any]) -> click.Command:
         tell(table(result), result, json_file)
 
     return run
+
+
+class _DefaultSourceGroup(SourceGroup):
+    """Digits where no source is named."""
+
+    make = staticmethod(_source_command)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = not args or args[0] in ctx.help_option_names or not args[0].startswith("-")
+        return super().parse_args(ctx, args if named and args else [DEFAULT_SOURCE, *args])
+
+
+@click.command(cls=_DefaultSourceGroup, name="build", subcommand_metavar="[SOURCE] [OPTIONS]")
+def command() -> None:
+    """Time the building of a source's shards, against a plain loop over webdataset.ShardWriter.
+
+    SOURCE and its options are those of infogan shards build; digits, which need no download, where none is named.
+    """
 
 
 def bench_build(

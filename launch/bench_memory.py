@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launch.costs import cost_of, environment, json_option, scratch_option, tell, where
+from launch.bench_options import json_option, scratch_option, tell, where
+from launch.costs import cost_of, environment
 
 if TYPE_CHECKING:
     from shards.sources import Source

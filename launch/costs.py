@@ -13,12 +13,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import click
 
 from shards.errors import UserError
 from shards.versions import installed
@@ -99,29 +97,3 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
     }
-
-
-def where(machine: Mapping[str, Any]) -> Iterator[str]:
-    """One line for a table."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    yield f"{machine['device']}, {machine['cores']} cores; Python {machine['python']}, {versions}"
-
-
-scratch_option = click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    metavar="DIR",
-    help="Where the shards go for the time being; a few per cent more than the data set's size is needed.",
-)
-json_option = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the result here."
-)
-
-
-def tell(lines: Iterator[str], result: dict[str, Any], json_file: Path | None) -> None:
-    """Print a result as text, and write it to a file where one was named."""
-    from shards import atomic
-
-    click.echo("\n".join(lines))
-    if json_file is not None:
-        atomic.write_json(json_file, result)

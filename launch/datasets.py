@@ -26,7 +26,7 @@ def shards_group() -> None:
     """Check raw data; build, verify and describe data sets."""
 
 
-class _SourceGroup(click.Group):
+class SourceGroup(click.Group):
     """One subcommand per registered source, made by `make`."""
 
     make: Callable[[type[Any]], click.Command]
@@ -65,10 +65,11 @@ def _build_command(source: type[Any]) -> click.Command:
         common = {name: options.pop(name) for name in _BUILD_OPTIONS}
         _build(source.kind, options, **common)
 
-    return click.Command(source.kind, params=parameters, callback=run, help=_first_line(source))
+    return click.Command(source.kind, params=parameters, callback=run, help=first_line(source))
 
 
-def _first_line(source: type[Any]) -> str:
+def first_line(source: type[Any]) -> str:
+    """A source in one line of help: the first of its docstring."""
     return str((source.__doc__ or source.kind).strip().splitlines()[0])
 
 
@@ -87,7 +88,7 @@ def source_option(field: dataclasses.Field[Any]) -> click.Option:
     )
 
 
-class _BuildGroup(_SourceGroup):
+class _BuildGroup(SourceGroup):
     make = staticmethod(_build_command)
 
 
@@ -151,10 +152,10 @@ def _check_command(source: type[Any]) -> click.Command:
         else:
             click.echo(f"{options[place]}: usable: {counts}; there is no published number to compare with")
 
-    return click.Command(source.kind, params=parameters, callback=run, help=_first_line(source))
+    return click.Command(source.kind, params=parameters, callback=run, help=first_line(source))
 
 
-class _CheckGroup(_SourceGroup):
+class _CheckGroup(SourceGroup):
     make = staticmethod(_check_command)
 
 

@@ -10,9 +10,15 @@ import click
 def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...]) -> None:
     if files and not ctx.resilient_parsing:  # a shell that completes a line runs no code of it
         from shards import plugins
+        from shards.errors import UserError
 
         for file in files:
-            plugins.load(file)
+            if not plugins.load(file).registers:
+                raise UserError(
+                    f"plugin {file}: registers nothing; put @shards.sources.register(NAME), "
+                    "@infogan.networks.NETWORKS.register(NAME) or @infogan.objectives.OBJECTIVES.register(NAME) above "
+                    "a class"
+                )
 
 
 plugin_option = click.option(

@@ -1,8 +1,8 @@
-"""Code of one's own: a Python file that registers a source, a network or an objective when it runs.
+"""Code of one's own: a Python file that registers something when it runs, such as a source.
 
-`load` runs such a file; a plain import of it does as well. Whoever keeps a registry asks `registering` about every new
-entry, so that all of them are held to the same rules and those from outside are known by file and sha256: a run
-records them.
+`load` runs such a file; a plain import of it does as well. Whoever keeps a registry, on this floor or above, asks
+`registering` about every new entry, so that all of them are held to the same rules and those from outside are known by
+file and sha256: a run records them.
 
 A plugin is code, and runs with all that its user may do. So only the user names one, as an option or an import;
 no data set, config, checkpoint or exported model can.
@@ -21,12 +21,10 @@ from typing import Any
 
 from shards.errors import UserError
 
-_OURS = ("infogan", "launch", "shards", "slurm")
-
 
 @dataclass
 class Plugin:
-    """A file that registered something: its absolute path, its sha256, and what, as in "network 'stripes'"."""
+    """A file that registered something: its absolute path, its sha256, and what, as in "source 'stripes'"."""
 
     file: str
     sha256: str
@@ -42,13 +40,13 @@ def known() -> list[Plugin]:
     return [plugin for plugin in _known.values() if plugin.registers]
 
 
-def load(file: str | os.PathLike[str]) -> None:
-    """Runs a plugin file, unless it has run here before with the content that it has now.
+def load(file: str | os.PathLike[str]) -> Plugin:
+    """Runs a plugin file, unless it has run here before with the content that it has now, and says what it registers.
 
     Nothing is written beside it, and what it imports is found as in any program: installed, or on PYTHONPATH.
 
     Raises:
-        UserError: no such file, not a .py, an error in it (its line is named), or it registers nothing.
+        UserError: no such file, not a .py, or an error in it (its line is named).
     """
     path = Path(file)
     if path.suffix != ".py":
@@ -60,19 +58,15 @@ def load(file: str | os.PathLike[str]) -> None:
         raise UserError(f"plugin {path}: {reason}; give the path of a Python file of yours") from None
     place, sha256 = str(path.resolve()), hashlib.sha256(source).hexdigest()
     if place in _known and _known[place].sha256 == sha256 and _module_name(place) in sys.modules:
-        return
+        return _known[place]
     plugin = Plugin(place, sha256)
     _running.append(plugin)
     try:
         _run(path, place, source)
     finally:
         _running.pop()
-    if not plugin.registers:
-        raise UserError(
-            f"plugin {path}: registers nothing; put @shards.sources.register(NAME), "
-            "@infogan.networks.NETWORKS.register(NAME) or @infogan.objectives.OBJECTIVES.register(NAME) above a class"
-        )
     _known[place] = plugin
+    return plugin
 
 
 def _module_name(place: str) -> str:
@@ -103,10 +97,11 @@ def _run(path: Path, place: str, source: bytes) -> None:
         raise UserError(f"plugin {path}, line {lines[-1]}: {' '.join(what.split())}") from error
 
 
-def registering(kind: str, name: str, entry: type[Any], standing: type[Any] | None) -> None:
+def registering(kind: str, name: str, entry: type[Any], standing: type[Any] | None, *, ours: bool) -> None:
     """Asked by a registry before it keeps `entry` as the `kind` of that name, where `standing` is now.
 
     A class may take the place of its own earlier definition: a file imported again, a notebook's cell run again.
+    `ours`: the class comes with the registry, so there is nothing to remember.
 
     Raises:
         UserError: the name is another class's, or `entry` leaves out a method that its kind must have.
@@ -118,7 +113,7 @@ def registering(kind: str, name: str, entry: type[Any], standing: type[Any] | No
     lacking = sorted(getattr(entry, "__abstractmethods__", ()))
     if lacking:
         raise UserError(f"{kind} {name!r}: {entry.__qualname__} lacks {', '.join(lacking)}, which every {kind} has")
-    if entry.__module__.partition(".")[0] not in _OURS:
+    if not ours:
         _remember(f"{kind} {name!r}", entry)
 
 

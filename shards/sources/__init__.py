@@ -39,8 +39,9 @@ def register(name: str) -> Callable[[type[Source]], type[Source]]:
     """
 
     def add(source: type[Source]) -> type[Source]:
-        foreign = name in _FILES and source.__module__ != _FILES[name]
-        plugins.registering("source", name, source, get(name) if foreign else _registry.get(name))
+        ours = source.__module__ == _FILES.get(name)
+        standing = get(name) if name in _FILES and not ours else _registry.get(name)
+        plugins.registering("source", name, source, standing, ours=ours)
         _check_options(name, source)
         source.kind = name
         _registry[name] = source
