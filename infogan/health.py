@@ -15,6 +15,7 @@ WARM_UP_KIMG = 40.0  # healthy runs of the presets complained until 38 kimg of f
 
 USED = 0.1  # share of H(c), or nats for a continuous code, below which a code counts as ignored
 DIVERSE = 0.6  # diversity of fakes relative to real images
+ALIKE = 0.2  # the same, of runs whose codes settled before their images differed: 0.04 and 0.10 were seen
 SAME = 0.9  # correlation (Cramer's V for categorical codes) from which two codes count as one
 
 
@@ -34,9 +35,10 @@ def complaints(row: Mapping[str, float], codes: Codes, objective: Objective) -> 
         found += _ignored(row, codes)
     diversity = row["diversity/fake"] / max(row["diversity/real"], 1e-8)
     if diversity < DIVERSE:
+        early = diversity < ALIKE and not objective.ramp_kimg and codes.codes
         found.append(
             f"diversity falling (generated images vary {diversity:.0%} as much as real ones): "
-            "try optimizer.generator.lr at half"
+            f"try {'a lambda that grows, objective.ramp_kimg=100' if early else 'optimizer.generator.lr at half'}"
         )
     return found
 

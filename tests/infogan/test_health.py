@@ -35,6 +35,11 @@ def test_a_healthy_run_is_not_complained_about() -> None:
             {"diversity/fake": 0.12},
             "diversity falling (generated images vary 40% as much as real ones): try optimizer.generator.lr at half",
         ),
+        (
+            {"diversity/fake": 0.03},
+            "diversity falling (generated images vary 10% as much as real ones): "
+            "try a lambda that grows, objective.ramp_kimg=100",
+        ),
     ],
 )
 def test_each_trouble_is_named_with_its_number_and_the_override_to_try(changed: dict[str, Any], said: str) -> None:
@@ -54,6 +59,11 @@ def test_a_code_is_not_called_ignored_while_its_lambda_still_rises() -> None:
     ignored = HEALTHY | {"mi/digit": 0.05, "mi/c1/best_std": 0.02}
     assert complaints(ignored | {"lambda_share": 0.3}, CODES, NonSaturating()) == []
     assert len(complaints(ignored, CODES, NonSaturating())) == 2
+
+
+def test_a_lambda_that_grows_is_suggested_only_where_it_does_not_yet() -> None:
+    (said,) = complaints(HEALTHY | {"diversity/fake": 0.03}, CODES, NonSaturating(ramp_kimg=100.0))
+    assert said.endswith("try optimizer.generator.lr at half")
 
 
 def test_several_troubles_are_all_named() -> None:
