@@ -15,7 +15,7 @@ WARM_UP_KIMG = 40.0  # healthy runs of the presets complained until 38 kimg of f
 
 USED = 0.1  # share of H(c), or nats for a continuous code, below which a code counts as ignored
 DIVERSE = 0.6  # diversity of fakes relative to real images
-ALIKE = 0.2  # the same, of runs whose codes settled before their images differed: 0.04 and 0.10 were seen
+ALIKE = 0.2  # the same, in runs whose codes settled before their images differed: 0.04 and 0.10 were seen
 SAME = 0.9  # correlation (Cramer's V for categorical codes) from which two codes count as one
 
 

@@ -5,6 +5,7 @@ A preset may name another with `extends:`; mappings merge key by key, and a key 
 checking is done here, against the class that the component's `name` or `kind` picks.
 """
 
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -211,6 +212,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Plai
         return [(str(path), plain)]
     beside = path.parent / str(base)
     base_path = beside if beside.is_file() else find_preset(str(base))
+    base_path = Path(os.path.normpath(base_path))
     return [*_read_with_bases(base_path, (*seen, path.resolve())), (str(path), plain)]
 
 
