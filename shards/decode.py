@@ -20,6 +20,9 @@ from shards.errors import DataError
 from shards.manifest import ImageSpec
 
 EXTENSIONS = ("png", "jpg", "npy", "cls", "json")
+SPELLINGS = {"jpeg": "jpg", "class": "cls"}  # of webdataset's users, and ours
+# What webdataset, or a reader that guesses, would hand to a decoder that can run what it finds. Never read, never kept.
+RUNNING_CODE = ("pyd", "pickle", "pkl", "pth", "pt", "ckpt", "joblib", "dill", "cloudpickle", "py", "so", "dll", "sh")
 _MODES = {1: "L", 3: "RGB"}
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
 
@@ -34,6 +37,14 @@ def split_name(name: str) -> tuple[str, str]:
     if not key or extension not in EXTENSIONS:
         raise DataError(f"member {name!r} is of a type that is never opened (allowed: {', '.join(EXTENSIONS)})")
     return key, extension
+
+
+def split_adopted(name: str) -> tuple[str, str]:
+    """`n01/img_1.seg.PNG` -> ("n01/img_1", "seg.png"), as webdataset takes a member's name apart."""
+    folder, slash, file = name.rpartition("/")
+    key, _, extension = file.partition(".")
+    extension = extension.lower()
+    return f"{folder}{slash}{key}", SPELLINGS.get(extension, extension)
 
 
 def image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -70,7 +81,7 @@ def _npy(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
     if data.startswith(header) and len(data) == len(header) + spec.nbytes:  # what our own writer makes: no parsing
         return np.frombuffer(data, np.uint8, offset=len(header)).reshape(spec.shape)
     loaded: NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
-    return loaded
+    return loaded[..., None] if loaded.shape == spec.shape[:2] and spec.channels == 1 else loaded
 
 
 _headers: dict[ImageSpec, bytes] = {}

@@ -125,7 +125,7 @@ def test_a_stream_ends_at_its_stop(reader: Reader) -> None:
 def test_closing_in_mid_stream_leaves_no_thread_and_no_process(dataset: Dataset) -> None:
     before = threading.active_count()
     opened = open_reader(dataset, "train", kind="indexed", workers=2)
-    pids = [process.pid for process in opened._pool._processes]  # type: ignore[attr-defined]
+    pids = [process.pid for process in opened._gatherer._pool._processes]  # type: ignore[attr-defined]
     stream = BatchStream(opened, Plan([32, 32, 32, 4], seed=1), batch=24)
     next(stream)
     stream.close()

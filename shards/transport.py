@@ -1,0 +1,315 @@
+"""Reading files behind a URL, over networks that fail.
+
+fsspec speaks the protocols. What is added here: a file is streamed whole and hashed as it comes; where the stream
+tears it goes on from that byte, if the server can serve a range, else from the beginning; what is worth another try is
+tried again after a pause that doubles, with jitter, until nothing has come for `Patience.total` seconds; and every end
+is one line. A file whose size or sha256 is another than the manifest's is fetched afresh once more, since a proxy or a
+mirror may have been caught in the middle of a change, and then refused by name.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import IO, Any
+
+import aiohttp
+import fsspec
+from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.implementations.http import HTTPFileSystem
+
+from shards.errors import DataError, UserError
+from shards.location import join, protocol, shown
+from shards.locks import Stopped
+from shards.manifest import Shard
+
+_BLOCK = 8 << 20  # bytes asked for at once where a protocol has no streams
+_PIECE = 1 << 20  # bytes taken from a stream at once
+_TOLD_AFTER = 3  # failures in a row after which a line says that we are still trying
+_LONGEST_RETRY_AFTER = 300.0  # seconds of a server's Retry-After that we obey
+_EXTRA = "infogan-harness[remote]"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to hold out, in seconds.
+
+    `stall`: without a byte, until a request is given up. `first`, `longest`: the pause after a failure, which doubles.
+    `total`: without progress, until the failure is final.
+    """
+
+    stall: float = 30.0
+    first: float = 0.5
+    longest: float = 30.0
+    total: float = 300.0
+
+
+PATIENCE = Patience()
+
+
+class _Torn(OSError):
+    """The stream ended too soon."""
+
+
+class _Differs(Exception):
+    """The server holds another file than the manifest describes."""
+
+
+class Remote:
+    """The files below a URL.
+
+    Raises:
+        UserError: a protocol that nobody knows, or whose package is not installed.
+    """
+
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
+        self.url, self.patience = url, patience or PATIENCE
+        http = protocol(url) in ("http", "https")
+        try:
+            self._fs = fsspec.core.url_to_fs(url, **(self._http_options() if http else {}))[0]
+        except ImportError as error:
+            raise UserError(
+                f"{shown(url)}: {protocol(url)}:// needs a package that is not installed ({error}); "
+                f'pip install "{_EXTRA}" brings those of s3:// and gs://'
+            ) from None
+        except ValueError as error:
+            raise UserError(f"{shown(url)}: {error}; give a path, or a URL that fsspec reads") from None
+
+    def _http_options(self) -> dict[str, Any]:
+        stall = self.patience.stall
+        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=stall, sock_read=stall)
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+
+    def read(self, name: str) -> bytes:
+        """A small file, whole.
+
+        Raises:
+            DataError: there is none, or it is refused. UserError: the server cannot be reached.
+        """
+        place = join(self.url, name)
+        tries = _Tries(place, self.patience, threading.Event())
+        while True:
+            try:
+                return self._cat(place, None, None)
+            except Exception as error:
+                tries.failed(error)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, as far as the server says. Raises like `read`."""
+        place = join(self.url, name)
+        tries = _Tries(place, self.patience, threading.Event())
+        while True:
+            try:
+                size: int | None = self._fs.info(self._fs._strip_protocol(place))["size"]
+                return size
+            except Exception as error:
+                tries.failed(error)
+
+    def download(self, shard: Shard, file: IO[bytes], stop: threading.Event) -> None:
+        """Writes a shard into an empty file: exactly the bytes that the manifest describes.
+
+        Raises:
+            DataError: it is not there, refused, or differs. UserError: the server cannot be reached. Stopped: `stop` was set.
+        """
+        place = join(self.url, shard.name)
+        for last in (False, True):
+            try:
+                found = self._attempt(place, shard.bytes, file, stop)
+                if found == shard.sha256:
+                    return
+                rule = f"its sha256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
+            except _Differs as error:
+                rule = str(error)
+            if last:
+                raise DataError(
+                    f"{shown(place)}: {rule}; it was altered on the server, or is of another data set: upload it again"
+                )
+
+    def _attempt(self, place: str, size: int, file: IO[bytes], stop: threading.Event) -> str:
+        """Streams a file from its beginning to its end, through as many requests as it takes; its sha256."""
+        tries, state, got, furthest = _Tries(place, self.patience, stop), hashlib.sha256(), 0, 0
+        file.seek(0)
+        while True:
+            pieces: Iterator[bytes] | None = None
+            try:
+                start, pieces = self._open(place, got, size)
+                if start != got:
+                    state, got = hashlib.sha256(), 0
+                    file.seek(0)
+                while got < size:
+                    piece = next(pieces, b"")
+                    if not piece:
+                        raise _Torn(f"the stream ended after {got:,} of {size:,} bytes")
+                    if got + len(piece) > size:
+                        raise _Differs(f"it has more than the {size:,} bytes that the manifest says")
+                    _write(file, piece)
+                    state.update(piece)
+                    got += len(piece)
+                    if got > furthest:
+                        furthest = got
+                        tries.progress()
+                    if stop.is_set():
+                        raise Stopped
+                return state.hexdigest()
+            except (_Differs, Stopped, _Unwritable):
+                raise
+            except Exception as error:
+                tries.failed(error)
+            finally:
+                if pieces is not None:
+                    pieces.close()  # type: ignore[attr-defined]
+
+    def _open(self, place: str, offset: int, size: int) -> tuple[int, Iterator[bytes]]:
+        """(where the pieces begin, pieces): at the offset asked for, or at 0 from a server without ranges."""
+        if not isinstance(self._fs, HTTPFileSystem):
+            return offset, self._blocks(place, offset, size)
+        headers = {**self._fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        # A size, whichever, keeps fsspec from asking for it in a request of its own.
+        stream = self._fs.open(place, block_size=0, size=size, headers=headers)
+        response = stream.r
+        if response.status == 206:
+            span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+            begins, total = span.partition("-")[0] == str(offset), whole
+        else:
+            begins, offset, total = True, 0, response.headers.get("Content-Length", "")
+        if not begins:
+            stream.close()
+            raise _Torn("the server answered with another range than was asked for")
+        if total.isdecimal() and int(total) != size and "Content-Encoding" not in response.headers:
+            stream.close()
+            raise _Differs(f"it has {int(total):,} bytes, the manifest says {size:,}")
+        return offset, _streamed(stream)
+
+    def _blocks(self, place: str, offset: int, size: int) -> Iterator[bytes]:
+        while offset < size:
+            block = self._cat(place, offset, min(offset + _BLOCK, size))
+            if not block:
+                raise _Differs(f"it ends after {offset:,} bytes, the manifest says {size:,}")
+            yield block
+            offset += len(block)
+
+    def _cat(self, place: str, start: int | None, end: int | None) -> bytes:
+        path = self._fs._strip_protocol(place)
+        if isinstance(self._fs, AsyncFileSystem):
+            data: bytes = sync(
+                self._fs.loop, self._fs._cat_file, path, start=start, end=end, timeout=self.patience.stall
+            )
+            return data
+        return bytes(self._fs.cat_file(path, start=start, end=end))
+
+    def find(self, pattern: str) -> list[str]:
+        """The files directly below the URL, or in the folder that the pattern names, that match it; sorted.
+
+        Raises:
+            UserError: the server lists nothing.
+        """
+        folder, _, last = pattern.rpartition("/")
+        place = join(self.url, folder) if folder else self.url
+        tries = _Tries(place, self.patience, threading.Event())
+        while True:
+            try:
+                found = self._fs.ls(self._fs._strip_protocol(place), detail=False)
+                break
+            except Exception as error:
+                tries.failed(error)
+        names = {str(path).partition("?")[0].rstrip("/").rpartition("/")[2] for path in found}
+        return sorted(f"{folder}/{name}" if folder else name for name in names if fnmatch(name, last))
+
+
+class _Unwritable(Exception):
+    """The cache's disk refused, which no other request will mend; the cause is the system's error."""
+
+
+def _write(file: IO[bytes], piece: bytes) -> None:
+    try:
+        file.write(piece)
+    except OSError as error:
+        raise _Unwritable from error
+
+
+def _streamed(stream: Any) -> Iterator[bytes]:
+    with closing(stream):
+        while piece := stream.read(_PIECE):
+            yield piece
+
+
+class _Tries:
+    """The failures of one transfer: which of them are final, and how long to pause after the others."""
+
+    def __init__(self, place: str, patience: Patience, stop: threading.Event) -> None:
+        self._place, self._patience, self._stop = shown(place), patience, stop
+        self.progress()
+
+    def progress(self) -> None:
+        """Something came: failures are counted anew."""
+        self._failures, self._since = 0, time.monotonic()
+
+    def failed(self, error: Exception) -> None:
+        """Returns after a pause, or raises where another try is of no use or patience is at its end."""
+        asked = self._worth_another_try(error)
+        self._failures += 1
+        waited = time.monotonic() - self._since
+        if waited >= self._patience.total:
+            raise UserError(
+                f"{self._place}: {_words(error)}, {self._failures} times in {waited:.0f} s; "
+                "see whether the server is up, then run the same command again"
+            ) from error
+        if self._failures == _TOLD_AFTER:
+            print(f"{self._place}: {_words(error)}; still trying", file=sys.stderr)
+        pause = min(self._patience.longest, self._patience.first * 2 ** (self._failures - 1))
+        # Jitter: the processes of a cluster that failed together must not all come back together.
+        pause = max(pause * random.uniform(0.5, 1.0), min(asked, _LONGEST_RETRY_AFTER))
+        if self._stop.wait(pause):
+            raise Stopped
+
+    def _worth_another_try(self, error: Exception) -> float:
+        """Seconds that the server asks us to wait; raises for a failure that is final."""
+        status = getattr(error, "status", None) if isinstance(error, aiohttp.ClientResponseError) else None
+        if isinstance(error, FileNotFoundError) or status in (404, 410):
+            raise DataError(f"{self._place}: there is no such file; check the URL") from None
+        if isinstance(error, PermissionError) or status in (401, 403):
+            raise DataError(
+                f"{self._place}: access denied{f' ({status})' if status else ''}; check the URL and your credentials"
+            ) from None
+        if status == 416:
+            raise _Differs("it is shorter than the manifest says")
+        if isinstance(error, aiohttp.ClientResponseError) and status is not None:
+            if status in (408, 425, 429) or status >= 500:
+                return _retry_after(error)
+            raise DataError(f"{self._place}: {_words(error)}; check the URL") from None
+        final = isinstance(error, aiohttp.InvalidURL | NotADirectoryError | IsADirectoryError)
+        if not final and isinstance(error, OSError | EOFError | TimeoutError | aiohttp.ClientError):
+            return 0.0
+        raise DataError(
+            f"{self._place}: cannot be read: {_words(error)}; check the URL and your credentials"
+        ) from error
+
+
+def _retry_after(error: aiohttp.ClientResponseError) -> float:
+    """Seconds of a Retry-After header, which holds a number or a date; 0 without one."""
+    text = str(error.headers.get("Retry-After", "")).strip() if error.headers else ""
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"the server answered {error.status} {error.message}".rstrip()
+    if isinstance(error, TimeoutError):
+        return "nothing came for too long"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, _Torn) and text else f"{type(error).__name__}{f': {text}' if text else ''}"
