@@ -75,8 +75,12 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[IO[bytes]]:
     """Yields a binary file; it stands at `path`, whole and on the disk, once the block ends without an error.
+
+    Args:
+        flush: wait for the disk; without it the file, which must be one that can be made again, may be lost or
+            empty after a failure of the power.
 
     Raises:
         UserError: no space left, quota used up, no permission; what stood at `path` before is untouched.
@@ -91,17 +95,19 @@ def file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             with open(temporary, "xb") as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())
+                if flush:
+                    os.fsync(stream.fileno())
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        if flush:
+            _sync_folder(target.parent)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replaces the file at `path` by `data` in one step."""
-    with file(path) as stream:
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, flush: bool = True) -> None:
+    """Replaces the file at `path` by `data` in one step; see `file` for `flush`."""
+    with file(path, flush=flush) as stream:
         stream.write(data)
 
 

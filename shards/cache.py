@@ -141,7 +141,8 @@ class Cache:
                     download(file)
             with atomic.explained(path):
                 examine(path)
-                atomic.write_json(_stamp(path), stamp_of(path, index.sidecar(path)))
+                stamp = json.dumps(stamp_of(path, index.sidecar(path)))
+                atomic.write_bytes(_stamp(path), stamp.encode(), flush=False)
 
     def _sound(self, path: Path, shard: Shard) -> bool:
         """Whether the right bytes lie there already, without a stamp that fits: after a kill, or a touch."""

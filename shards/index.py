@@ -149,9 +149,9 @@ def sidecar(tar: Path) -> Path:
     return tar.with_suffix(SUFFIX)
 
 
-def write(tar: Path, table: NDArray[np.void], path: Path | None = None) -> None:
-    """Writes a tar's sidecar, beside it or at `path`, in one step."""
-    atomic.write_bytes(path or sidecar(tar), table.astype(ENTRY, copy=False).tobytes())
+def write(tar: Path, table: NDArray[np.void]) -> None:
+    """Writes a tar's sidecar, in one step."""
+    atomic.write_bytes(sidecar(tar), table.astype(ENTRY, copy=False).tobytes())
 
 
 def load(tar: Path, path: Path | None = None) -> NDArray[np.void]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shards import atomic, index
 from shards.errors import DataError, UserError
@@ -63,31 +64,37 @@ def quick_faults(tar: Path, sidecar: Path, shard: Shard) -> Iterator[Fault]:
         yield Fault(shard.name, sidecar.name, str(error).rsplit(": ", 1)[0], REBUILD)
 
 
-def data_faults(tar: Path, sidecar: Path, shard: Shard, layout: Layout, data: memoryview) -> Iterator[Fault]:
-    """What the bytes of a shard show: sha256, tar structure, members, and a sidecar that does not fit."""
+def tar_faults(shard: Shard, layout: Layout, data: memoryview) -> tuple[list[Fault], NDArray[np.void] | None]:
+    """What the bytes of a shard show: faults of its sha256, tar structure and members; and what its sidecar has to
+    hold, as far as that can be known."""
+    faults = list[Fault]()
     found = hashlib.sha256(data).hexdigest()
     if found != shard.sha256:
-        yield Fault(
-            shard.name,
-            "",
-            f"its sha256 is {found[:12]}..., the manifest says {shard.sha256[:12]}...",
-            REBUILD,
-        )
+        rule = f"its sha256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
+        faults.append(Fault(shard.name, "", rule, REBUILD))
     try:
         members = layout.walk(data)
     except DataError as error:
-        yield Fault(shard.name, "", str(error), REBUILD)
-        return
-    for member, rule in layout.faults(members):
-        yield Fault(shard.name, member, rule, REBUILD)
+        return [*faults, Fault(shard.name, "", str(error), REBUILD)], None
+    faults += [Fault(shard.name, member, rule, REBUILD) for member, rule in layout.faults(members)]
     samples = len({layout.key(member.name) for member in members})
     if samples != shard.samples:
-        yield Fault(shard.name, "", f"it holds {samples} samples, the manifest says {shard.samples}", REBUILD)
+        rule = f"it holds {samples} samples, the manifest says {shard.samples}"
+        faults.append(Fault(shard.name, "", rule, REBUILD))
+    return faults, index.entries(members)
+
+
+def data_faults(tar: Path, sidecar: Path, shard: Shard, layout: Layout, data: memoryview) -> Iterator[Fault]:
+    """`tar_faults`, and a sidecar that does not fit."""
+    faults, wanted = tar_faults(shard, layout, data)
+    yield from faults
+    if wanted is None:
+        return
     try:
         table = index.load(tar, sidecar)
     except DataError:
         return  # `quick_faults` has named it
-    if not np.array_equal(table, index.entries(members)):
+    if not np.array_equal(table, wanted):
         yield Fault(shard.name, sidecar.name, "the sidecar does not fit the tar", REBUILD)
 
 

@@ -13,12 +13,12 @@ from typing import IO, Self
 
 from tqdm import tqdm
 
+from shards import atomic, index, location
 from shards import cache as caches
-from shards import index, location
 from shards.cache import Cache, NoRoom
 from shards.dataset import Dataset
 from shards.errors import DataError, UserError
-from shards.integrity import data_faults
+from shards.integrity import tar_faults
 from shards.locks import Stopped
 from shards.manifest import Shard
 from shards.transport import Remote
@@ -138,13 +138,13 @@ class Staged:
         self._remote.download(shard, file, self.stop)
 
     def _examine(self, shard: Shard, tar: Path) -> None:
-        """Makes the sidecar of a tar that has arrived, and compares all with the manifest."""
-        layout, sidecar = self.dataset.layout, index.sidecar(tar)
+        """Compares a tar that has arrived with the manifest, and makes its sidecar."""
         with index.mapped(tar) as data:
-            with contextlib.suppress(DataError):  # a damaged tar: `data_faults` says in which way
-                index.write(tar, index.entries(layout.walk(data)))
-            for fault in data_faults(tar, sidecar, shard, layout, data):
-                raise DataError(f"{location.shown(location.join(self.dataset.home, str(fault)))}")
+            faults, table = tar_faults(shard, self.dataset.layout, data)
+        for fault in faults:
+            raise DataError(location.shown(location.join(self.dataset.home, str(fault))))
+        assert table is not None
+        atomic.write_bytes(index.sidecar(tar), table.tobytes(), flush=False)
 
     def in_turn(self, shards: Sequence[Shard]) -> Iterator[Sequence[Shard]]:
         """Shards in order, a few at a time: they are there until the next ones are asked for, which come meanwhile.

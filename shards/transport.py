@@ -108,10 +108,21 @@ class Remote:
         tries = _Tries(place, self.patience, threading.Event())
         while True:
             try:
-                size: int | None = self._fs.info(self._fs._strip_protocol(place))["size"]
-                return size
+                if not isinstance(self._fs, HTTPFileSystem):
+                    size: int | None = self._fs.info(self._fs._strip_protocol(place))["size"]
+                    return size
+                with closing(self._stream(place, 0)) as stream:  # not every server answers HEAD
+                    length = stream.r.headers.get("Content-Length", "")
+                    return int(length) if length.isdecimal() else None
             except Exception as error:
                 tries.failed(error)
+
+    def copy(self, name: str, file: IO[bytes]) -> tuple[int, str]:
+        """Writes a file of unknown content into an empty one; its size and its sha256. Raises like `read`."""
+        size = self.size(name)
+        if not size:
+            raise DataError(f"{shown(join(self.url, name))}: the server does not say its size; copy it to a disk")
+        return size, self._attempt(join(self.url, name), size, file, threading.Event())
 
     def download(self, shard: Shard, file: IO[bytes], stop: threading.Event) -> None:
         """Writes a shard into an empty file: exactly the bytes that the manifest describes.
@@ -130,7 +141,8 @@ class Remote:
                 rule = str(error)
             if last:
                 raise DataError(
-                    f"{shown(place)}: {rule}; it was altered on the server, or is of another data set: upload it again"
+                    f"{shown(place)}: {rule}; it was altered on the server, or belongs to another data set: upload it "
+                    "again"
                 )
 
     def _attempt(self, place: str, size: int, file: IO[bytes], stop: threading.Event) -> str:
@@ -171,11 +183,7 @@ class Remote:
         """(where the pieces begin, pieces): at the offset asked for, or at 0 from a server without ranges."""
         if not isinstance(self._fs, HTTPFileSystem):
             return offset, self._blocks(place, offset, size)
-        headers = {**self._fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        # A size, whichever, keeps fsspec from asking for it in a request of its own.
-        stream = self._fs.open(place, block_size=0, size=size, headers=headers)
+        stream = self._stream(place, offset)
         response = stream.r
         if response.status == 206:
             span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
@@ -189,6 +197,14 @@ class Remote:
             stream.close()
             raise _Differs(f"it has {int(total):,} bytes, the manifest says {size:,}")
         return offset, _streamed(stream)
+
+    def _stream(self, place: str, offset: int) -> Any:
+        """An open answer to an HTTP request for a file from this byte on."""
+        headers = {**self._fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        # A size, whichever, keeps fsspec from asking for it in a request of its own.
+        return self._fs.open(place, block_size=0, size=1, headers=headers)
 
     def _blocks(self, place: str, offset: int, size: int) -> Iterator[bytes]:
         while offset < size:
