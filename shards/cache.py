@@ -8,7 +8,7 @@
     <path>/derived/<data digest>/        what others computed from the data set
     <path>/locks/, leases/               see below
 
-One lock per shard (of 256, by its sha256) lets one process download it while the others wait for it. A process
+One lock per shard (of 4,096, by its sha256) lets one process download it while the others wait for it. A process
 writes into its lease which shards it reads now and which it will need, in their order; the lease is locked for as
 long as the process lives. Room is made, under one more lock, by removing shards that nobody needs, the longest
 unused first, then those that are needed last; never one that is read now. Locks and leases of a killed process end
@@ -133,7 +133,7 @@ class Cache:
             NoRoom: nothing may be removed for it. UserError: the disk is full.
         """
         path = self.path(shard)
-        with FileLock(self.root / "locks" / shard.sha256[:2], self._stop):
+        with FileLock(self.root / "locks" / shard.sha256[:3], self._stop):
             if self.has(shard):
                 return
             if not self._sound(path, shard):

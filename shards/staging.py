@@ -45,6 +45,7 @@ class Staged:
         self._pinned: dict[str, Shard] = {}  # by sha256: what is read now
         self._there: set[str] = set()  # those of them that were seen to be there
         self._wanted: Sequence[Shard] = ()
+        self._refused: dict[str, DataError] = {}
         self._reserved, self._group = 0, ""
         self.ahead: Ahead | None = None
 
@@ -135,7 +136,13 @@ class Staged:
                 f"{self.dataset.shown}: data.cache.offline is set, and {self.cache.root} does not hold {shard.name}; "
                 "fetch it first with `infogan shards prefetch`"
             )
-        self._remote.download(shard, file, self.stop)
+        if shard.sha256 in self._refused:
+            raise self._refused[shard.sha256]
+        try:
+            self._remote.download(shard, file, self.stop)
+        except DataError as error:  # final: who else asks for it need not ask the server again
+            self._refused[shard.sha256] = error
+            raise
 
     def _examine(self, shard: Shard, tar: Path) -> None:
         """Compares a tar that has arrived with the manifest, and makes its sidecar."""

@@ -122,13 +122,19 @@ class Remote:
         size = self.size(name)
         if not size:
             raise DataError(f"{shown(join(self.url, name))}: the server does not say its size; copy it to a disk")
-        return size, self._attempt(join(self.url, name), size, file, threading.Event())
+        try:
+            return size, self._attempt(join(self.url, name), size, file, threading.Event())
+        except _Differs as error:
+            raise DataError(
+                f"{shown(join(self.url, name))}: it changed while it was read ({error}); try again"
+            ) from None
 
     def download(self, shard: Shard, file: IO[bytes], stop: threading.Event) -> None:
         """Writes a shard into an empty file: exactly the bytes that the manifest describes.
 
         Raises:
-            DataError: it is not there, refused, or differs. UserError: the server cannot be reached. Stopped: `stop` was set.
+            DataError: it is not there, refused, or differs. UserError: the server cannot be reached.
+            Stopped: `stop` was set.
         """
         place = join(self.url, shard.name)
         for last in (False, True):
@@ -171,8 +177,10 @@ class Remote:
                     if stop.is_set():
                         raise Stopped
                 return state.hexdigest()
-            except (_Differs, Stopped, _Unwritable):
+            except (_Differs, Stopped):
                 raise
+            except _Unwritable as error:
+                raise error.cause from None
             except Exception as error:
                 tries.failed(error)
             finally:
@@ -243,14 +251,17 @@ class Remote:
 
 
 class _Unwritable(Exception):
-    """The cache's disk refused, which no other request will mend; the cause is the system's error."""
+    """The cache's disk refused, which no other request will mend."""
+
+    def __init__(self, cause: OSError) -> None:
+        self.cause = cause
 
 
 def _write(file: IO[bytes], piece: bytes) -> None:
     try:
         file.write(piece)
     except OSError as error:
-        raise _Unwritable from error
+        raise _Unwritable(error) from error
 
 
 def _streamed(stream: Any) -> Iterator[bytes]:
@@ -300,7 +311,7 @@ class _Tries:
         if status == 416:
             raise _Differs("it is shorter than the manifest says")
         if isinstance(error, aiohttp.ClientResponseError) and status is not None:
-            if status in (408, 425, 429) or status >= 500:
+            if status in (408, 425, 429) or (status >= 500 and status != 501):
                 return _retry_after(error)
             raise DataError(f"{self._place}: {_words(error)}; check the URL") from None
         final = isinstance(error, aiohttp.InvalidURL | NotADirectoryError | IsADirectoryError)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +32,9 @@ class FaultyServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                outer.serve(self)
+
+            def do_HEAD(self) -> None:
                 outer.serve(self)
 
             def log_message(self, format: str, *arguments: object) -> None:
@@ -66,9 +68,11 @@ class FaultyServer:
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0].lstrip("/")
-        first = int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        begin, _, end = handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        first, last = int(begin), int(end or 1 << 62)
         number, self.seen[path] = self.seen[path], self.seen[path] + 1
-        self.log.append((path, first))
+        if handler.command == "GET":
+            self.log.append((path, first))
         fault = self.plan(path, number)
         if fault == "drop":
             handler.close_connection = True
@@ -83,11 +87,11 @@ class FaultyServer:
         data = bytearray((self.root / path).read_bytes())
         if fault == "flip":
             data[len(data) // 2] ^= 1
-        self._file(handler, bytes(data), first, fault)
+        self._file(handler, bytes(data), first, last, fault)
 
-    def _file(self, handler: BaseHTTPRequestHandler, data: bytes, first: int, fault: str) -> None:
+    def _file(self, handler: BaseHTTPRequestHandler, data: bytes, first: int, last: int, fault: str) -> None:
         whole, ranged = len(data), self.ranges and "Range" in handler.headers
-        body = data[first:] if ranged else data
+        body = data[first : last + 1] if ranged else data
         if fault == "short":
             body = body[: len(body) // 2]
         headers = {"Content-Length": str(len(body))}
@@ -97,6 +101,8 @@ class FaultyServer:
         for key, value in headers.items():
             handler.send_header(key, value)
         handler.end_headers()
+        if handler.command == "HEAD":
+            return
         half = len(body) // 2 if fault in ("tear", "stall") else len(body)
         handler.wfile.write(body[:half])
         handler.wfile.flush()
@@ -110,10 +116,10 @@ class FaultyServer:
         for key, value in {"Content-Length": str(len(body)), **headers}.items():
             handler.send_header(key, value)
         handler.end_headers()
-        handler.wfile.write(body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
 
     def close(self) -> None:
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
-        time.sleep(0)
