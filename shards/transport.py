@@ -78,7 +78,7 @@ class Remote:
         except ImportError as error:
             raise UserError(
                 f"{shown(url)}: {protocol(url)}:// needs a package that is not installed ({error}); "
-                f'pip install "{_EXTRA}" brings those of s3:// and gs://'
+                f'pip install "{_EXTRA}" brings that of s3://, pip install PACKAGE any other'
             ) from None
         except ValueError as error:
             raise UserError(f"{shown(url)}: {error}; give a path, or a URL that fsspec reads") from None
