@@ -9,15 +9,10 @@ mirror may have been caught in the middle of a change, and then refused by name.
 
 from __future__ import annotations
 
-import email.utils
 import hashlib
-import random
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import IO, Any
 
@@ -30,37 +25,13 @@ from shards.errors import DataError, UserError
 from shards.location import join, protocol, shown
 from shards.locks import Stopped
 from shards.manifest import Shard
+from shards.retries import Differs, Patience, Torn, Tries
 
 _BLOCK = 8 << 20  # bytes asked for at once where a protocol has no streams
 _PIECE = 1 << 20  # bytes taken from a stream at once
-_TOLD_AFTER = 3  # failures in a row after which a line says that we are still trying
-_LONGEST_RETRY_AFTER = 300.0  # seconds of a server's Retry-After that we obey
 _EXTRA = "infogan-harness[remote]"
 
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to hold out, in seconds.
-
-    `stall`: without a byte, until a request is given up. `first`, `longest`: the pause after a failure, which doubles.
-    `total`: without progress, until the failure is final.
-    """
-
-    stall: float = 30.0
-    first: float = 0.5
-    longest: float = 30.0
-    total: float = 300.0
-
-
 PATIENCE = Patience()
-
-
-class _Torn(OSError):
-    """The stream ended too soon."""
-
-
-class _Differs(Exception):
-    """The server holds another file than the manifest describes."""
 
 
 class Remote:
@@ -95,7 +66,7 @@ class Remote:
             DataError: there is none, or it is refused. UserError: the server cannot be reached.
         """
         place = join(self.url, name)
-        tries = _Tries(place, self.patience, threading.Event())
+        tries = Tries(place, self.patience, threading.Event())
         while True:
             try:
                 return self._cat(place, None, None)
@@ -105,7 +76,7 @@ class Remote:
     def size(self, name: str) -> int | None:
         """Bytes of a file, as far as the server says. Raises like `read`."""
         place = join(self.url, name)
-        tries = _Tries(place, self.patience, threading.Event())
+        tries = Tries(place, self.patience, threading.Event())
         while True:
             try:
                 if not isinstance(self._fs, HTTPFileSystem):
@@ -124,7 +95,7 @@ class Remote:
             raise DataError(f"{shown(join(self.url, name))}: the server does not say its size; copy it to a disk")
         try:
             return size, self._attempt(join(self.url, name), size, file, threading.Event())
-        except _Differs as error:
+        except Differs as error:
             raise DataError(
                 f"{shown(join(self.url, name))}: it changed while it was read ({error}); try again"
             ) from None
@@ -143,7 +114,7 @@ class Remote:
                 if found == shard.sha256:
                     return
                 rule = f"its sha256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
-            except _Differs as error:
+            except Differs as error:
                 rule = str(error)
             if last:
                 raise DataError(
@@ -153,7 +124,7 @@ class Remote:
 
     def _attempt(self, place: str, size: int, file: IO[bytes], stop: threading.Event) -> str:
         """Streams a file from its beginning to its end, through as many requests as it takes; its sha256."""
-        tries, state, got, furthest = _Tries(place, self.patience, stop), hashlib.sha256(), 0, 0
+        tries, state, got, furthest = Tries(place, self.patience, stop), hashlib.sha256(), 0, 0
         file.seek(0)
         while True:
             pieces: Iterator[bytes] | None = None
@@ -165,9 +136,9 @@ class Remote:
                 while got < size:
                     piece = next(pieces, b"")
                     if not piece:
-                        raise _Torn(f"the stream ended after {got:,} of {size:,} bytes")
+                        raise Torn(f"the stream ended after {got:,} of {size:,} bytes")
                     if got + len(piece) > size:
-                        raise _Differs(f"it has more than the {size:,} bytes that the manifest says")
+                        raise Differs(f"it has more than the {size:,} bytes that the manifest says")
                     _write(file, piece)
                     state.update(piece)
                     got += len(piece)
@@ -177,7 +148,7 @@ class Remote:
                     if stop.is_set():
                         raise Stopped
                 return state.hexdigest()
-            except (_Differs, Stopped):
+            except (Differs, Stopped):
                 raise
             except _Unwritable as error:
                 raise error.cause from None
@@ -200,10 +171,10 @@ class Remote:
             begins, offset, total = True, 0, response.headers.get("Content-Length", "")
         if not begins:
             stream.close()
-            raise _Torn("the server answered with another range than was asked for")
+            raise Torn("the server answered with another range than was asked for")
         if total.isdecimal() and int(total) != size and "Content-Encoding" not in response.headers:
             stream.close()
-            raise _Differs(f"it has {int(total):,} bytes, the manifest says {size:,}")
+            raise Differs(f"it has {int(total):,} bytes, the manifest says {size:,}")
         return offset, _streamed(stream)
 
     def _stream(self, place: str, offset: int) -> Any:
@@ -218,7 +189,7 @@ class Remote:
         while offset < size:
             block = self._cat(place, offset, min(offset + _BLOCK, size))
             if not block:
-                raise _Differs(f"it ends after {offset:,} bytes, the manifest says {size:,}")
+                raise Differs(f"it ends after {offset:,} bytes, the manifest says {size:,}")
             yield block
             offset += len(block)
 
@@ -239,7 +210,7 @@ class Remote:
         """
         folder, _, last = pattern.rpartition("/")
         place = join(self.url, folder) if folder else self.url
-        tries = _Tries(place, self.patience, threading.Event())
+        tries = Tries(place, self.patience, threading.Event())
         while True:
             try:
                 found = self._fs.ls(self._fs._strip_protocol(place), detail=False)
@@ -268,75 +239,3 @@ def _streamed(stream: Any) -> Iterator[bytes]:
     with closing(stream):
         while piece := stream.read(_PIECE):
             yield piece
-
-
-class _Tries:
-    """The failures of one transfer: which of them are final, and how long to pause after the others."""
-
-    def __init__(self, place: str, patience: Patience, stop: threading.Event) -> None:
-        self._place, self._patience, self._stop = shown(place), patience, stop
-        self.progress()
-
-    def progress(self) -> None:
-        """Something came: failures are counted anew."""
-        self._failures, self._since = 0, time.monotonic()
-
-    def failed(self, error: Exception) -> None:
-        """Returns after a pause, or raises where another try is of no use or patience is at its end."""
-        asked = self._worth_another_try(error)
-        self._failures += 1
-        waited = time.monotonic() - self._since
-        if waited >= self._patience.total:
-            raise UserError(
-                f"{self._place}: {_words(error)}, {self._failures} times in {waited:.0f} s; "
-                "see whether the server is up, then run the same command again"
-            ) from error
-        if self._failures == _TOLD_AFTER:
-            print(f"{self._place}: {_words(error)}; still trying", file=sys.stderr)
-        pause = min(self._patience.longest, self._patience.first * 2 ** (self._failures - 1))
-        # Jitter: the processes of a cluster that failed together must not all come back together.
-        pause = max(pause * random.uniform(0.5, 1.0), min(asked, _LONGEST_RETRY_AFTER))
-        if self._stop.wait(pause):
-            raise Stopped
-
-    def _worth_another_try(self, error: Exception) -> float:
-        """Seconds that the server asks us to wait; raises for a failure that is final."""
-        status = getattr(error, "status", None) if isinstance(error, aiohttp.ClientResponseError) else None
-        if isinstance(error, FileNotFoundError) or status in (404, 410):
-            raise DataError(f"{self._place}: there is no such file; check the URL") from None
-        if isinstance(error, PermissionError) or status in (401, 403):
-            raise DataError(
-                f"{self._place}: access denied{f' ({status})' if status else ''}; check the URL and your credentials"
-            ) from None
-        if status == 416:
-            raise _Differs("it is shorter than the manifest says")
-        if isinstance(error, aiohttp.ClientResponseError) and status is not None:
-            if status in (408, 425, 429) or (status >= 500 and status != 501):
-                return _retry_after(error)
-            raise DataError(f"{self._place}: {_words(error)}; check the URL") from None
-        final = isinstance(error, aiohttp.InvalidURL | NotADirectoryError | IsADirectoryError)
-        if not final and isinstance(error, OSError | EOFError | TimeoutError | aiohttp.ClientError):
-            return 0.0
-        raise DataError(
-            f"{self._place}: cannot be read: {_words(error)}; check the URL and your credentials"
-        ) from error
-
-
-def _retry_after(error: aiohttp.ClientResponseError) -> float:
-    """Seconds of a Retry-After header, which holds a number or a date; 0 without one."""
-    text = str(error.headers.get("Retry-After", "")).strip() if error.headers else ""
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return 0.0
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"the server answered {error.status} {error.message}".rstrip()
-    if isinstance(error, TimeoutError):
-        return "nothing came for too long"
-    text = " ".join(str(error).split())
-    return text if isinstance(error, _Torn) and text else f"{type(error).__name__}{f': {text}' if text else ''}"

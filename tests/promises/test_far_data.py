@@ -52,7 +52,7 @@ def test_a_smaller_window_is_another_order_and_the_same_one_everywhere(
     infogan.good(*words, "--run", "near")
     assert left_by(infogan.folder / "far").tensors == left_by(infogan.folder / "near").tensors
     assert left_by(infogan.folder / "far").tensors != left_by(tiny_run).tensors
-    assert "data.window was None, is 1" in infogan(*words, "--run", str(tiny_run)).error
+    assert "data.window was absent, is 1" in infogan(*words, "--run", str(tiny_run)).error
 
 
 def test_a_run_on_adopted_tars_is_the_run_on_our_own(
@@ -60,5 +60,5 @@ def test_a_run_on_adopted_tars_is_the_run_on_our_own(
 ) -> None:
     splits = {split: [f"{split}/*.tar"] for split in ("train", "validation", "test")}
     adopt(tiny_data, infogan.folder / "adopted", splits=splits, count=1, progress=False)
-    infogan.good("train", str(tiny_preset), f"data.path={infogan.folder / 'adopted'}", "--run", "adopted")
-    assert left_by(infogan.folder / "adopted").tensors == left_by(tiny_run).tensors
+    infogan.good("train", str(tiny_preset), f"data.path={infogan.folder / 'adopted'}", "--run", "run")
+    assert left_by(infogan.folder / "run").tensors == left_by(tiny_run).tensors
