@@ -28,8 +28,8 @@ from typing import IO, Any
 
 from shards.errors import UserError
 
-_STALE_ELSEWHERE = 24 * 3600.0  # seconds after which another machine's leftover counts as abandoned
-_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24] or "host"
+STALE_ELSEWHERE = 24 * 3600.0  # seconds after which another machine's leftover counts as abandoned
+HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24] or "host"
 _TEMPORARY = re.compile(
     r"^\.(?P<target>.+)\.(?P<host>[A-Za-z0-9]+)-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<kind>partial|replaced)$"
 )
@@ -44,7 +44,7 @@ _REMEDIES = {
 
 
 def _temporary(path: Path, kind: str = "partial") -> Path:
-    return path.parent / f".{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.{kind}"
+    return path.parent / f".{path.name}.{HOST}-{os.getpid()}-{secrets.token_hex(4)}.{kind}"
 
 
 def is_temporary(name: str) -> bool:
@@ -223,9 +223,9 @@ def clean_stale(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def _abandoned(path: Path, host: str, pid: int) -> bool:
-    if host != _HOST:
+    if host != HOST:
         try:
-            return time.time() - path.stat().st_mtime > _STALE_ELSEWHERE
+            return time.time() - path.stat().st_mtime > STALE_ELSEWHERE
         except FileNotFoundError:
             return False
     if pid == os.getpid():

@@ -25,6 +25,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class Cache:
         with atomic.explained(self.root):
             for folder in (self.folder, *(self.root / name for name in _FOLDERS)):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._lease = self.root / "leases" / f"{os.getpid()}-{secrets.token_hex(6)}.json"
+            self._lease = self.root / "leases" / f"{atomic.HOST}-{os.getpid()}-{secrets.token_hex(6)}.json"
             self._alive = FileLock(self._lease)
             with self._alone():
                 self._alive.attempt()
@@ -207,13 +208,21 @@ class Cache:
 
     def _leases(self) -> Iterator[dict[str, Any]]:
         for path in sorted((self.root / "leases").iterdir()):
-            lock = FileLock(path)
-            if path != self._lease and lock.attempt():  # nobody holds it: its process is gone
+            if path != self._lease and self._over(path):
                 path.unlink(missing_ok=True)
-                lock.release()
                 continue
             with contextlib.suppress(OSError, ValueError):
                 yield json.loads(path.read_bytes())
+
+    def _over(self, lease: Path) -> bool:
+        """Whether the process of a lease is gone. One of another machine is a day later: its locks may not reach us."""
+        if not lease.name.startswith(f"{atomic.HOST}-"):
+            with contextlib.suppress(FileNotFoundError):
+                return time.time() - lease.stat().st_mtime > atomic.STALE_ELSEWHERE
+        lock = FileLock(lease)
+        free = lock.attempt()
+        lock.release()
+        return free
 
     def lease(self, pinned: Sequence[Shard], wanted: Sequence[Shard], reserved: int, group: str) -> None:
         """Says which shards are read from now on, and which will be needed, in this order.

@@ -55,13 +55,14 @@ class RemoteReader:
         here = plan.window_at(position)
         if here == self._window:
             return
-        if self._window is None:
-            self._claim(plan)
-        self._window = here
-        current, coming = self._course(plan, position, stop)
-        self._staged.pin(current, [*current, *coming])
-        if self._staged.ahead is not None:
-            self._staged.ahead.want([*current, *coming], len(current))
+        with self._turn:  # another thread may be gathering what it holds beside the window
+            if self._window is None:
+                self._claim(plan)
+            self._window = here
+            current, coming = self._course(plan, position, stop)
+            self._staged.pin(current, [*current, *coming])
+            if self._staged.ahead is not None:
+                self._staged.ahead.want([*current, *coming], len(current))
 
     def _claim(self, plan: Plan) -> None:
         """Reserves the cache for two windows, the one that is read and the next, and starts to fetch ahead."""
