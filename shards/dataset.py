@@ -128,7 +128,7 @@ def open_dataset(path: str | os.PathLike[str], cache: CacheOptions | None = None
 
 def _fetched(url: str, cache: CacheOptions) -> Manifest:
     """The manifest at a URL, which is kept for a later start without a network."""
-    from shards.transport import Remote  # its networking packages take half a second, which a folder need not wait for
+    from shards.transport import Remote  # its networking packages take a moment, which a folder need not wait for
 
     kept, place = cache.manifest_of(url), location.shown(location.join(url, FILE_NAME))
     if cache.offline:
@@ -141,6 +141,8 @@ def _fetched(url: str, cache: CacheOptions) -> Manifest:
             ) from None
     data = Remote(url).read(FILE_NAME)
     manifest = Manifest.parse(data, place)
+    if manifest.tars and not location.is_url(manifest.tars):
+        raise DataError(f"{place}: names the folder {manifest.tars} of another machine; adopt the tars at their URL")
     atomic.write_bytes(kept, data)
     return manifest
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from tqdm import tqdm
 
@@ -21,11 +21,19 @@ from shards.errors import DataError, UserError
 from shards.integrity import tar_faults
 from shards.locks import Stopped
 from shards.manifest import Shard
-from shards.transport import Remote
+
+if TYPE_CHECKING:
+    from shards.transport import Remote
 
 PARALLEL = 4  # shards that one process downloads at a time
 _POLL_S = 0.2  # seconds between two looks for room that others hold
 _CLOSING_S = 5.0  # seconds that a download may take to notice that it is not wanted any more
+
+
+def _remote(dataset: Dataset) -> Remote:
+    from shards.transport import Remote  # its networking packages take a moment, which local data need not wait for
+
+    return Remote(location.as_url(dataset.home))
 
 
 class Staged:
@@ -39,7 +47,7 @@ class Staged:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.stop = dataset, threading.Event()
-        self._remote = None if dataset.cache.offline else Remote(location.as_url(dataset.home))
+        self._remote = None if dataset.cache.offline else _remote(dataset)
         self.cache = Cache(dataset.cache, dataset.manifest.digest, self.stop)
         self._change = threading.Lock()
         self._pinned: dict[str, Shard] = {}  # by sha256: what is read now

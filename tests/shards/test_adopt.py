@@ -262,6 +262,19 @@ def test_tars_at_a_url_are_adopted_and_read_there(tars: Path, tmp_path: Path, se
     assert verify(server.url, progress=False, cache=cache) == []
 
 
+@pytest.mark.parametrize("place", ["/etc", "pipe:cat /etc/passwd"])
+def test_a_manifest_from_a_url_names_no_folder_and_no_command(
+    tars: Path, tmp_path: Path, serve: Callable[[Path], Any], place: str
+) -> None:
+    from dataclasses import replace
+
+    manifest = adopt(tars, count=1, progress=False)
+    assert manifest.adopted is not None
+    replace(manifest, adopted=replace(manifest.adopted, tars=place)).save(tars)
+    with pytest.raises(UserError, match=r"names the folder /etc of another machine|runs a command"):
+        open_dataset(serve(tars).url, CacheOptions(str(tmp_path / "cache")))
+
+
 @pytest.mark.parametrize("name", ["/etc/x.tar", "../x.tar", "a/../../x.tar", "a/.hidden/x.tar", "x.zip", "a\\b.tar"])
 def test_a_manifest_cannot_name_a_tar_outside_its_folder(tars: Path, name: str) -> None:
     from shards.manifest import seal
