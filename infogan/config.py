@@ -8,6 +8,7 @@ digest is saved with every checkpoint. The rest (`RUNTIME`) may change when a ru
 import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from infogan.augment import Augment
@@ -15,14 +16,16 @@ from infogan.checks import above, at_least, one_of
 from infogan.codes import Code, Codes, Noise
 from infogan.networks import Network
 from infogan.objectives import NonSaturating, Objective
+from shards import CacheOptions, Dataset, open_dataset
 
-ReaderKind = Literal["auto", "resident", "indexed"]
+ReaderKind = Literal["auto", "resident", "indexed", "remote"]
 
 RESERVED = ("n", "seed", "codes")  # what `Model.sample` calls its own parameters
 
 RUNTIME = (
     "data.path",
     "data.reader",
+    "data.cache",
     "stop",
     "device",
     "threads",
@@ -34,21 +37,40 @@ RUNTIME = (
 )
 """Fields that may change when a run is resumed; every other field belongs to the run's identity."""
 
-NEUTRAL = {"objective.r1": 0.0, "objective.ramp_kimg": 0.0, "augment.mirror": False, "augment.diffaugment": []}
+NEUTRAL: dict[str, Any] = {
+    "data.window": None,
+    "objective.r1": 0.0,
+    "objective.ramp_kimg": 0.0,
+    "augment.mirror": False,
+    "augment.diffaugment": [],
+}
 """Fields younger than the first runs: at these values they change nothing and stay out of the identity, so that a run
 begun before there were any goes on."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """`path`: the data set's folder, made by `infogan shards build`. `reader`: how images are read from it.
+    """`path`: the data set's folder, made by `infogan shards build` or `adopt`, or its URL.
 
-    `digest`: which data set it has to be; empty in a preset, filled in when a run begins.
+    `reader`: how images are read from it; `remote`, what `auto` means for a URL, keeps shards in `cache` on this
+    machine, from a folder too. `window`: how many shards are shuffled together, and have to be there at a time, all
+    where null; it decides the order of the images, wherever they lie. `digest`: which data set it has to be; empty in a
+    preset, filled in when a run begins.
     """
 
     path: str = ""
     reader: ReaderKind = "auto"
+    window: int | None = None
+    cache: CacheOptions = field(default_factory=CacheOptions)
     digest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.window is not None:
+            at_least("window", self.window, 1)
+
+    def open(self, path: str | Path | None = None) -> Dataset:
+        """The data set at `path` or, without one, where the config says."""
+        return open_dataset(path or self.path, self.cache)
 
 
 @dataclass(frozen=True)

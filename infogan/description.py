@@ -13,7 +13,9 @@ from infogan.learner import Learner
 from infogan.model import check_identity
 from infogan.networks import Critic
 from infogan.settings import Settings
-from shards import open_dataset
+from shards import Dataset
+from shards.location import is_url
+from shards.manifest import FILE_NAME
 
 Hook = Callable[[nn.Module, object, Tensor], None]
 
@@ -44,9 +46,9 @@ def _settings(settings: Settings, config: RunConfig) -> Iterator[str]:
 
 def _data(config: RunConfig) -> str:
     """What stands at data.path, and whether it fits the network."""
-    if not (Path(config.data.path) / "manifest.json").is_file():
+    dataset = _dataset(config)
+    if dataset is None:
         return f"data: no data set at {config.data.path or 'data.path'} yet; infogan shards build makes one"
-    dataset = open_dataset(config.data.path)
     check_identity(config, dataset)
     return f"data: {dataset.manifest.name}, {dataset.split('train').samples:,} training images, it fits the network"
 
@@ -163,9 +165,14 @@ def _seconds_per_update(config: RunConfig, engine: Engine) -> float:
 
 def _samples(config: RunConfig) -> int | None:
     """Training images, where the data set is there already."""
-    if not (Path(config.data.path) / "manifest.json").is_file():
-        return None
-    return open_dataset(config.data.path).split("train").samples
+    dataset = _dataset(config)
+    return None if dataset is None else dataset.split("train").samples
+
+
+def _dataset(config: RunConfig) -> Dataset | None:
+    """The data set, where there is one already."""
+    path = config.data.path
+    return config.data.open() if is_url(path) or (Path(path) / FILE_NAME).is_file() else None
 
 
 def _count(module: nn.Module) -> int:

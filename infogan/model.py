@@ -27,7 +27,7 @@ from infogan.devices import resolve_device
 from infogan.networks import Critic, to_network_range
 from infogan.pictures import generate
 from infogan.randomness import generator as draws
-from shards import Dataset, Reader, open_dataset, open_reader
+from shards import Dataset, Plan, Reader, open_reader
 from shards.errors import UserError
 
 STATISTICS_BATCHES = 64
@@ -188,7 +188,7 @@ def load(path: str | Path, *, which: str = "latest", data: str | Path | None = N
     if exported_digest(path / "export") == found.digest:
         return load_export(path / "export", device)
     config = settings.load(path / "config.yaml").config
-    dataset = open_dataset(data or config.data.path)
+    dataset = config.data.open(data)
     check_identity(config, dataset)
     return from_checkpoint(path, found, config, dataset, resolve_device(device))
 
@@ -227,14 +227,14 @@ def check_identity(config: RunConfig, dataset: Dataset) -> None:
     manifest = dataset.manifest
     if config.data.digest and config.data.digest != manifest.digest:
         raise UserError(
-            f"data {dataset.root}: digest {manifest.digest[:12]}, but this run's data has {config.data.digest[:12]}; "
+            f"data {dataset.shown}: digest {manifest.digest[:12]}, but this run's data has {config.data.digest[:12]}; "
             "point data.path at the data set that it was trained on"
         )
     channels, height, width = config.network.image_shape
     image = manifest.image
     if (image.channels, image.height, image.width) != (channels, height, width):
         raise UserError(
-            f"data {dataset.root}: images of {image.height}x{image.width}x{image.channels}, "
+            f"data {dataset.shown}: images of {image.height}x{image.width}x{image.channels}, "
             f"but network {config.network.name} takes {height}x{width}x{channels}; choose another network, "
             "or build the data set at that size"
         )
@@ -287,8 +287,12 @@ def _statistics_latents(config: RunConfig, codes: Codes, device: torch.device) -
 
 def statistics_images(config: RunConfig, reader: Reader, device: torch.device) -> Iterable[Tensor]:
     """Batches of training images, in the network's range, over which a critic's statistics are estimated."""
-    wanted = torch.randperm(reader.samples, generator=draws(config.seed, "images/statistics"))
-    whole = wanted[: STATISTICS_BATCHES * config.batch]
+    count = min(STATISTICS_BATCHES * config.batch, reader.samples)
+    if config.data.window is None:
+        whole = torch.randperm(reader.samples, generator=draws(config.seed, "images/statistics"))[:count]
+    else:  # of few shards, as in training, or a remote reader would have to fetch them all
+        sizes = [shard.samples for shard in reader.manifest.splits["train"].shards]
+        whole = torch.from_numpy(Plan(sizes, config.seed, config.data.window).indices(0, count))
     for indices in whole.split(config.batch):
         if len(indices) == config.batch or len(whole) < config.batch:
             images = reader.gather(indices.numpy()).images

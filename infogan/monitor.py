@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from infogan import checkpoint as checkpoints
-from infogan.config import RunConfig
+from infogan.config import ReaderKind, RunConfig
 from infogan.evaluation import refresh, validation_score
 from infogan.export import export
 from infogan.health import complaints, overlaps
@@ -58,7 +58,8 @@ class Monitor:
         self.run, self.config, self.dataset, self.log, self._say = run, config, dataset, log, say
         self._readers = {"train": reader}
         if log is not None and dataset.manifest.splits["validation"].samples:
-            self._readers["validation"] = open_reader(dataset, "validation", kind="indexed", workers=0)
+            kind: ReaderKind = "remote" if dataset.remote or config.data.reader == "remote" else "indexed"
+            self._readers["validation"] = open_reader(dataset, "validation", kind=kind, workers=0)
         self.codes = config.latent_codes()
         stop = config.stop.images(config.batch, dataset.manifest.splits["train"].samples)
         shown = log is not None and sys.stderr.isatty()

@@ -18,7 +18,7 @@ from infogan.learner import Learner
 from infogan.model import check_identity, exported_digest
 from infogan.settings import Settings
 from infogan.trainer import Outcome, Trainer
-from shards import Dataset, open_dataset
+from shards import Dataset
 from shards.errors import UserError
 
 Say = Callable[[str], None]
@@ -43,7 +43,7 @@ def train(settings: Settings, run: Path | None = None, *, start_from: str | None
     engine = Engine(runs.follow_saved(settings.config, saved))
     try:
         say = say if engine.is_main else _silent
-        dataset = open_dataset(engine.config.data.path)
+        dataset = engine.config.data.open()
         check_identity(engine.config, dataset)
         config = replace(engine.config, data=replace(engine.config.data, digest=dataset.manifest.digest))
         if saved is not None:

@@ -43,7 +43,7 @@ class Trainer:
     def __init__(self, engine: Engine, config: RunConfig, run: Path, dataset: Dataset) -> None:
         self.engine, self.config, self.run, self.dataset = engine, config, run, dataset
         self.stop_images = config.stop.images(config.batch, dataset.manifest.splits["train"].samples)
-        self.plan = Plan(dataset.shard_sizes("train"), config.seed)
+        self.plan = Plan(dataset.shard_sizes("train"), config.seed, config.data.window)
         self.reader = open_reader(dataset, "train", kind=config.data.reader, device=engine.device)
         self.learner = Learner(config, engine)
         self.images = 0
@@ -74,7 +74,7 @@ class Trainer:
             )
         if found.state["shard_sizes"] != self.plan.sizes.tolist():
             raise UserError(
-                f"data {self.dataset.root}: its train split is cut into other shards than this run began with, which "
+                f"data {self.dataset.shown}: its train split is cut into other shards than this run began with, which "
                 "changes the order of the images; point data.path at the same build, or start a new run with --from"
             )
         self.learner.load_weights(found)

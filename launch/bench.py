@@ -87,13 +87,11 @@ command.add_command(bench_memory.command)
 
 @command.command()
 @click.argument("words", nargs=-1, metavar="[PRESET] [KEY=VALUE]...")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="The data set's folder.  [default: the preset's data.path]"
-)
+@click.option("--data", metavar="FOLDER_OR_URL", help="The data set.  [default: the preset's data.path]")
 @click.option("--updates", type=click.IntRange(min=1), default=20, show_default=True, help="Timed in every round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="In each, all take turns.")
 @json_option
-def train(words: tuple[str, ...], data: Path | None, updates: int, rounds: int, json_file: Path | None) -> None:
+def train(words: tuple[str, ...], data: str | None, updates: int, rounds: int, json_file: Path | None) -> None:
     """Time the train step of PRESET (paper/mnist): ours, a plain PyTorch loop, and ours without data.
 
     KEY=VALUE overrides a setting, as for infogan train. The plain loop is the same networks, losses and
@@ -105,7 +103,7 @@ def train(words: tuple[str, ...], data: Path | None, updates: int, rounds: int, 
     preset, overrides = _preset_and_overrides(words)
     config = settings.load(preset, overrides).config
     if data is not None:
-        config = replace(config, data=replace(config.data, path=str(data)))
+        config = replace(config, data=replace(config.data, path=data))
     result = bench_train(config, preset, updates, rounds, lambda line: click.echo(line, err=True))
     tell(table(result), result, json_file)
 
@@ -231,7 +229,7 @@ def _contestants(
 
     config = engine.config
     reader = stack.enter_context(closing(open_reader(dataset, "train", kind=config.data.reader, device=engine.device)))
-    plan = Plan(dataset.shard_sizes("train"), config.seed)
+    plan = Plan(dataset.shard_sizes("train"), config.seed, config.data.window)
     ours, limit = Learner(config, engine), Learner(config, engine)
     plain, tried = _best_plain(engine, _plain_dataset(reader, config), limit, trial, wait)
     stream = stack.enter_context(BatchStream(reader, plan, batch=config.batch, accumulation=config.accumulation))
@@ -281,16 +279,17 @@ def _plain_dataset(reader: Reader, config: RunConfig) -> PlainDataset:
 
 def _open(config: RunConfig) -> Dataset:
     from infogan.model import check_identity
-    from shards import open_dataset, sources
+    from shards import sources
+    from shards.location import is_url
 
     path = Path(config.data.path)
-    if not config.data.path or not path.exists():
+    if not config.data.path or not (is_url(config.data.path) or path.exists()):
         source = path.name if path.name in sources.names() else "SOURCE"
         raise UserError(
             f"data {config.data.path or '(none)'}: no data set there; make it with "
             f"`infogan shards build {source} --out {config.data.path or 'DIR'}`, or name another with --data DIR"
         )
-    dataset = open_dataset(path)
+    dataset = config.data.open()
     check_identity(config, dataset)
     return dataset
 

@@ -1,4 +1,4 @@
-"""`infogan shards`: checks raw data; builds, verifies and describes data sets.
+"""`infogan shards`: checks raw data; builds, adopts, verifies, describes and prefetches data sets.
 
 Each source is a subcommand of `build` and of `check` whose options are the fields of the source's dataclass, so
 a new source needs no line here. Only click is imported until a command runs.
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from launch.far_data import adopt_command, cache_from, cache_options, prefetch_command, say_made
+
 if TYPE_CHECKING:
     from shards.dataset import Dataset
 
@@ -23,7 +25,11 @@ _SHEET_PIXELS = 48  # smaller images are enlarged to at least this height
 
 @click.group("shards")
 def shards_group() -> None:
-    """Check raw data; build, verify and describe data sets."""
+    """Check raw data; build, adopt, verify, describe and prefetch data sets."""
+
+
+shards_group.add_command(adopt_command)
+shards_group.add_command(prefetch_command)
 
 
 class SourceGroup(click.Group):
@@ -123,8 +129,7 @@ def _build(
         progress=not quiet,
         force=force,
     )
-    counts = ", ".join(f"{split.samples:,} {key}" for key, split in manifest.splits.items())
-    click.echo(f"{folder}: {counts}; digest {manifest.digest[:16]}")
+    say_made(folder, manifest)
 
 
 def _check_command(source: type[Any]) -> click.Command:
@@ -165,35 +170,42 @@ def check_group() -> None:
 
 
 @shards_group.command("verify")
-@click.argument("path")
+@click.argument("path", metavar="FOLDER_OR_URL")
 @click.option("--fast", is_flag=True, help="Only look at names and sizes; read no data.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@cache_options
 @click.pass_context
-def verify_command(ctx: click.Context, path: str, fast: bool, quiet: bool) -> None:
-    """Find every fault of the data set in PATH; one line each, and exit status 1 if there are any."""
-    from shards.manifest import Manifest
+def verify_command(
+    ctx: click.Context, path: str, fast: bool, quiet: bool, cache: str | None, cache_limit: float | None
+) -> None:
+    """Find every fault of a data set; one line each, and exit status 1 if there are any."""
+    from shards.dataset import open_dataset
     from shards.verify import verify
 
-    faults = verify(path, deep=not fast, progress=not quiet)
+    options = cache_from(cache, cache_limit)
+    faults = verify(path, deep=not fast, progress=not quiet, cache=options)
     for fault in faults:
         click.echo(str(fault))
     if faults:
         ctx.exit(1)
-    manifest = Manifest.load(path)
+    manifest = open_dataset(path, options).manifest
     shards = sum(len(split.shards) for split in manifest.splits.values())
     click.echo(f"ok: {manifest.samples:,} samples in {shards} shards")
 
 
 @shards_group.command("describe")
-@click.argument("path")
+@click.argument("path", metavar="FOLDER_OR_URL")
 @click.option("--json", "as_json", is_flag=True, help="The manifest, as JSON.")
 @click.option("--sheet", metavar="FILE.png", help="Also write a contact sheet of 10x10 images, chosen at random.")
 @click.option("--split", default="train", show_default=True, help="The split that the sheet shows.")
-def describe_command(path: str, as_json: bool, sheet: str | None, split: str) -> None:
-    """Say what the data set in PATH is."""
+@cache_options
+def describe_command(
+    path: str, as_json: bool, sheet: str | None, split: str, cache: str | None, cache_limit: float | None
+) -> None:
+    """Say what a data set is."""
     from shards.dataset import open_dataset
 
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, cache_from(cache, cache_limit))
     manifest = dataset.manifest
     if sheet is not None:
         _write_sheet(dataset, split, sheet)
@@ -224,21 +236,21 @@ def describe_command(path: str, as_json: bool, sheet: str | None, split: str) ->
 
 
 def _write_sheet(dataset: Dataset, split: str, file: str) -> None:
-    """Writes up to 100 images of a split, the same ones each time, as one PNG."""
+    """Writes up to 100 images of a split, the same ones each time, as one PNG; from a URL those of its first shards."""
     import numpy as np
-    import torch
 
     from infogan.pictures import grid, png
     from shards import atomic
     from shards.errors import UserError
-    from shards.indexed import IndexedReader
+    from shards.loader import open_reader
 
     if not file.lower().endswith(".png"):
         raise UserError(f"--sheet {file}: a contact sheet is a PNG file; give a name that ends in .png")
-    reader = IndexedReader(dataset, split, device=torch.device("cpu"))
+    reader = open_reader(dataset, split, kind="remote" if dataset.remote else "indexed", workers=0)
     try:
         shown = min(_SHEET_SIDE**2, reader.samples)
-        chosen = np.random.RandomState(0).choice(reader.samples, shown, replace=False)
+        choice = np.arange(reader.samples) if not dataset.remote else np.arange(shown)
+        chosen = np.random.RandomState(0).choice(choice, shown, replace=False)
         images = reader.gather(chosen.astype(np.int64)).images
     finally:
         reader.close()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.command(name="evaluate", short_help="Measure a run and write its report.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder, where it is not the run's own.")
+@click.option("--data", metavar="FOLDER_OR_URL", help="The data set, where it is not the run's own.")
 @click.option("--which", default="latest", show_default=True, help="Checkpoint: latest, best, or its kimg.")
 @click.option("--split", default="test", show_default=True, help="The real images to measure against.")
 @click.option(
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @plugin_option
 def command(
     run: Path,
-    data: Path | None,
+    data: str | None,
     which: str,
     split: str,
     samples: int | None,
@@ -53,11 +53,10 @@ def command(
     """
     from infogan import load
     from infogan.evaluation import Options, evaluate_run, write
-    from shards import open_dataset
 
     model = load(run, which=which, data=data, device=device)
     say_what_changed(run)
-    dataset = open_dataset(data or model.config.data.path)
+    dataset = model.config.data.open(data)
     options = Options(split, samples, weights, seed, only)
     report = evaluate_run(model, dataset, options)
     page = write(report, run, out)

@@ -21,21 +21,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shards.cache import CacheOptions
     from shards.dataset import Dataset, open_dataset
     from shards.errors import DataError, UserError
-    from shards.loader import Batch, BatchStream, IndexedReader, Reader, ResidentReader, open_reader
+    from shards.loader import Batch, BatchStream, IndexedReader, Reader, RemoteReader, ResidentReader, open_reader
     from shards.manifest import ImageSpec, Manifest, Shard, Split
     from shards.plan import Plan
     from shards.sources import Sample, Source, UnreadableImage, open_source, option, register
+    from shards.staging import prefetch
     from shards.verify import Fault
     from shards.writer import build
 
 _HOMES = {
+    "shards.cache": ("CacheOptions",),
     "shards.dataset": ("Dataset", "open_dataset"),
     "shards.errors": ("DataError", "UserError"),
-    "shards.loader": ("Batch", "BatchStream", "IndexedReader", "Reader", "ResidentReader", "open_reader"),
+    "shards.loader": (
+        "Batch",
+        "BatchStream",
+        "IndexedReader",
+        "Reader",
+        "RemoteReader",
+        "ResidentReader",
+        "open_reader",
+    ),
     "shards.manifest": ("ImageSpec", "Manifest", "Shard", "Split"),
     "shards.plan": ("Plan",),
+    "shards.staging": ("prefetch",),
     "shards.sources": ("Sample", "Source", "UnreadableImage", "open_source", "option", "register"),
     "shards.verify": ("Fault",),
     "shards.writer": ("build",),
@@ -45,6 +57,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Batch",
     "BatchStream",
+    "CacheOptions",
     "DataError",
     "Dataset",
     "Fault",
@@ -53,6 +66,7 @@ __all__ = [
     "Manifest",
     "Plan",
     "Reader",
+    "RemoteReader",
     "ResidentReader",
     "Sample",
     "Shard",
@@ -65,6 +79,7 @@ __all__ = [
     "open_reader",
     "open_source",
     "option",
+    "prefetch",
     "register",
 ]
 

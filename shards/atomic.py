@@ -28,8 +28,8 @@ from typing import IO, Any
 
 from shards.errors import UserError
 
-_STALE_ELSEWHERE = 24 * 3600.0  # seconds after which another machine's leftover counts as abandoned
-_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24] or "host"
+STALE_ELSEWHERE = 24 * 3600.0  # seconds after which another machine's leftover counts as abandoned
+HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24] or "host"
 _TEMPORARY = re.compile(
     r"^\.(?P<target>.+)\.(?P<host>[A-Za-z0-9]+)-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<kind>partial|replaced)$"
 )
@@ -44,7 +44,7 @@ _REMEDIES = {
 
 
 def _temporary(path: Path, kind: str = "partial") -> Path:
-    return path.parent / f".{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.{kind}"
+    return path.parent / f".{path.name}.{HOST}-{os.getpid()}-{secrets.token_hex(4)}.{kind}"
 
 
 def is_temporary(name: str) -> bool:
@@ -75,8 +75,12 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[IO[bytes]]:
     """Yields a binary file; it stands at `path`, whole and on the disk, once the block ends without an error.
+
+    Args:
+        flush: wait for the disk; without it the file, which must be one that can be made again, may be lost or
+            empty after a failure of the power.
 
     Raises:
         UserError: no space left, quota used up, no permission; what stood at `path` before is untouched.
@@ -91,17 +95,19 @@ def file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             with open(temporary, "xb") as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())
+                if flush:
+                    os.fsync(stream.fileno())
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        if flush:
+            _sync_folder(target.parent)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replaces the file at `path` by `data` in one step."""
-    with file(path) as stream:
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, flush: bool = True) -> None:
+    """Replaces the file at `path` by `data` in one step; see `file` for `flush`."""
+    with file(path, flush=flush) as stream:
         stream.write(data)
 
 
@@ -217,9 +223,9 @@ def clean_stale(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def _abandoned(path: Path, host: str, pid: int) -> bool:
-    if host != _HOST:
+    if host != HOST:
         try:
-            return time.time() - path.stat().st_mtime > _STALE_ELSEWHERE
+            return time.time() - path.stat().st_mtime > STALE_ELSEWHERE
         except FileNotFoundError:
             return False
     if pid == os.getpid():

@@ -20,7 +20,11 @@ from shards.errors import DataError
 from shards.manifest import ImageSpec
 
 EXTENSIONS = ("png", "jpg", "npy", "cls", "json")
+SPELLINGS = {"jpeg": "jpg", "class": "cls"}  # of webdataset's users, and ours
+# What webdataset, or a reader that guesses, would hand to a decoder that can run what it finds. Never read, never kept.
+RUNNING_CODE = ("pyd", "pickle", "pkl", "pth", "pt", "ckpt", "joblib", "dill", "cloudpickle", "py", "so", "dll", "sh")
 _MODES = {1: "L", 3: "RGB"}
+_PLUGINS: dict[str, type[Any]] = {"png": PngImagePlugin.PngImageFile, "jpg": JpegImagePlugin.JpegImageFile}
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
 
 
@@ -36,6 +40,14 @@ def split_name(name: str) -> tuple[str, str]:
     return key, extension
 
 
+def split_adopted(name: str) -> tuple[str, str]:
+    """`n01/img_1.seg.PNG` -> ("n01/img_1", "seg.png"), as webdataset takes a member's name apart."""
+    folder, slash, file = name.rpartition("/")
+    key, _, extension = file.partition(".")
+    extension = extension.lower()
+    return f"{folder}{slash}{key}", SPELLINGS.get(extension, extension)
+
+
 def image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
     """Decodes an image: uint8 [height, width, channels].
 
@@ -49,6 +61,29 @@ def image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
     if pixels.shape != spec.shape or pixels.dtype != np.uint8:
         raise DataError(f"the image is {pixels.dtype} {pixels.shape}, not uint8 {spec.shape} as the manifest says")
     return pixels
+
+
+def spec_of(data: bytes, encoding: str) -> ImageSpec:
+    """Shape of an image that nobody has described yet.
+
+    Raises:
+        DataError: it cannot be decoded, or is neither grey nor RGB of 8 bits.
+    """
+    try:
+        if encoding == "npy":
+            pixels = np.load(io.BytesIO(data), allow_pickle=False)
+            height, width, channels = (*pixels.shape, 1, 1, 1)[:3]
+            if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in _MODES:
+                raise DataError(f"the array is {pixels.dtype} {pixels.shape}, not uint8 [height, width, 1 or 3]")
+        else:
+            with _PLUGINS[encoding](io.BytesIO(data)) as picture:
+                channels = next((count for count, mode in _MODES.items() if mode == picture.mode), 0)
+                if not channels:
+                    raise DataError(f"the image has mode {picture.mode}, not {' or '.join(_MODES.values())}")
+                height, width = picture.height, picture.width
+    except _DAMAGE as error:
+        raise DataError(f"the {encoding} image cannot be decoded ({error})") from None
+    return ImageSpec(height, width, channels, encoding)
 
 
 def _pillow(plugin: type[Any]) -> Callable[[bytes, ImageSpec], NDArray[np.uint8]]:
@@ -70,7 +105,7 @@ def _npy(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
     if data.startswith(header) and len(data) == len(header) + spec.nbytes:  # what our own writer makes: no parsing
         return np.frombuffer(data, np.uint8, offset=len(header)).reshape(spec.shape)
     loaded: NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
-    return loaded
+    return loaded[..., None] if loaded.shape == spec.shape[:2] and spec.channels == 1 else loaded
 
 
 _headers: dict[ImageSpec, bytes] = {}
@@ -86,8 +121,7 @@ def npy_header(spec: ImageSpec) -> bytes:
 
 
 _IMAGE_DECODERS: dict[str, Callable[[bytes, ImageSpec], NDArray[np.uint8]]] = {
-    "png": _pillow(PngImagePlugin.PngImageFile),
-    "jpg": _pillow(JpegImagePlugin.JpegImageFile),
+    **{encoding: _pillow(plugin) for encoding, plugin in _PLUGINS.items()},
     "npy": _npy,
 }
 
@@ -126,6 +160,6 @@ def _factor(name: str, value: Any, spec: dict[str, Any]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"the factor {name} is {value!r}, not a number")
     low, high = (0, spec["values"] - 1) if spec["kind"] == "categorical" else spec["range"]
-    if not low <= value <= high or (spec["kind"] == "categorical" and not isinstance(value, int)):
+    if not low <= value <= high or (spec["kind"] == "categorical" and value != int(value)):
         raise DataError(f"the factor {name} is {value}, outside [{low}, {high}]")
     return float(value)

@@ -18,14 +18,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shards import atomic, index
 from shards.errors import DataError, UserError
 from shards.layout import Layout
-from shards.manifest import Shard
+from shards.manifest import Shard, seal
+
+if TYPE_CHECKING:
+    from shards.dataset import Dataset
 
 STAMPS = ".verified.json"
 REBUILD = "build the data set again"
@@ -45,87 +49,94 @@ class Fault:
         return f"{place}: {self.rule}; {self.remedy}"
 
 
-def quick_faults(root: Path, shard: Shard) -> Iterator[Fault]:
-    """What a look at the folder shows: a missing shard, a wrong size, a missing or misfit sidecar."""
-    path = root / shard.name
+def quick_faults(tar: Path, sidecar: Path, shard: Shard) -> Iterator[Fault]:
+    """What a look at a shard and its sidecar shows: missing, of a wrong size, a sidecar that does not fit."""
     try:
-        size = path.stat().st_size
+        size = tar.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         yield Fault(shard.name, "", "the shard is missing", f"restore it or {REBUILD}")
         return
     if size != shard.bytes:
         yield Fault(shard.name, "", f"the shard has {size} bytes, the manifest says {shard.bytes}", REBUILD)
     try:
-        index.load(path)
+        index.load(tar, sidecar)
     except DataError as error:
-        yield Fault(shard.name, index.sidecar(path).name, str(error).rsplit(": ", 1)[0], REBUILD)
+        yield Fault(shard.name, sidecar.name, str(error).rsplit(": ", 1)[0], REBUILD)
 
 
-def data_faults(root: Path, shard: Shard, layout: Layout, data: memoryview) -> Iterator[Fault]:
-    """What the bytes of a shard show: sha256, tar structure, members, and a sidecar that does not fit."""
+def tar_faults(shard: Shard, layout: Layout, data: memoryview) -> tuple[list[Fault], NDArray[np.void] | None]:
+    """What the bytes of a shard show: faults of its sha256, tar structure and members; and what its sidecar has to
+    hold, as far as that can be known."""
+    faults = list[Fault]()
     found = hashlib.sha256(data).hexdigest()
     if found != shard.sha256:
-        yield Fault(
-            shard.name,
-            "",
-            f"its sha256 is {found[:12]}..., the manifest says {shard.sha256[:12]}...",
-            REBUILD,
-        )
-    members: list[index.Member] = []
+        rule = f"its sha256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
+        faults.append(Fault(shard.name, "", rule, REBUILD))
     try:
-        members.extend(index.walk(data))
+        members = layout.walk(data)
     except DataError as error:
-        yield Fault(shard.name, "", str(error), REBUILD)
-        return
-    for member, rule in layout.faults(members):
-        yield Fault(shard.name, member, rule, REBUILD)
-    samples = len({member.name.partition(".")[0] for member in members})
+        return [*faults, Fault(shard.name, "", str(error), REBUILD)], None
+    faults += [Fault(shard.name, member, rule, REBUILD) for member, rule in layout.faults(members)]
+    samples = len({layout.key(member.name) for member in members})
     if samples != shard.samples:
-        yield Fault(shard.name, "", f"it holds {samples} samples, the manifest says {shard.samples}", REBUILD)
+        rule = f"it holds {samples} samples, the manifest says {shard.samples}"
+        faults.append(Fault(shard.name, "", rule, REBUILD))
+    return faults, index.entries(members)
+
+
+def data_faults(tar: Path, sidecar: Path, shard: Shard, layout: Layout, data: memoryview) -> Iterator[Fault]:
+    """`tar_faults`, and a sidecar that does not fit."""
+    faults, wanted = tar_faults(shard, layout, data)
+    yield from faults
+    if wanted is None:
+        return
     try:
-        table = index.load(root / shard.name)
+        table = index.load(tar, sidecar)
     except DataError:
         return  # `quick_faults` has named it
-    if not np.array_equal(table, index.entries(members)):
-        yield Fault(shard.name, index.sidecar(Path(shard.name)).name, "the sidecar does not fit the tar", REBUILD)
+    if not np.array_equal(table, wanted):
+        yield Fault(shard.name, sidecar.name, "the sidecar does not fit the tar", REBUILD)
 
 
-def require_sound(root: Path, shard: Shard, layout: Layout, data: memoryview) -> None:
-    """Raises `DataError` with the first fault of a shard whose bytes are `data`."""
-    for fault in data_faults(root, shard, layout, data):
-        raise DataError(
-            f"{root / fault.shard}{', ' + fault.member if fault.member else ''}: {fault.rule}; {fault.remedy}"
-        )
+def require_sound(tar: Path, sidecar: Path, shard: Shard, layout: Layout, data: memoryview) -> None:
+    """Raises `DataError` with the first fault of the shard that lies at `tar` and whose bytes are `data`."""
+    for fault in data_faults(tar, sidecar, shard, layout, data):
+        raise DataError(f"{tar}{', ' + fault.member if fault.member else ''}: {fault.rule}; {fault.remedy}")
+
+
+def stamp_of(tar: Path, sidecar: Path) -> list[int]:
+    """How a tar and its sidecar lie on the disk: size, times of change, and inode of each."""
+    return [
+        value for s in (tar.stat(), sidecar.stat()) for value in (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+    ]
 
 
 class Stamps:
-    """Which shards of a data set were read and found sound, as they lie on the disk now."""
+    """Which shards of a data set on the disk were read and found sound, as they lie there now."""
 
-    def __init__(self, root: Path, seal: str) -> None:
-        self.root, self.seal = root, seal
-        self._path = self._place()
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset, self._seal = dataset, seal(dataset.manifest.document())
+        self._path = self._place(dataset.root)
         self._stamps: dict[str, list[int]] = self._load()
 
-    def _place(self) -> Path:
+    def _place(self, root: Path) -> Path:
         """Beside the data, or, where that cannot be written, in the user's cache."""
-        if os.access(self.root, os.W_OK):
-            return self.root / STAMPS
+        if os.access(root, os.W_OK):
+            return root / STAMPS
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cache / "infogan" / f"verified-{hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]}.json"
+        return cache / "infogan" / f"verified-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
 
     def _load(self) -> dict[str, list[int]]:
         try:
             document = json.loads(self._path.read_bytes())
         except (OSError, ValueError):
             return {}
-        fits = isinstance(document, dict) and document.get("seal") == self.seal
+        fits = isinstance(document, dict) and document.get("seal") == self._seal
         stamps: Any = document.get("shards") if fits else None
         return stamps if isinstance(stamps, dict) else {}
 
     def _now(self, shard: Shard) -> list[int]:
-        path = self.root / shard.name
-        stats = [path.stat(), index.sidecar(path).stat()]
-        return [value for s in stats for value in (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)]
+        return stamp_of(self._dataset.tar(shard), self._dataset.sidecar(shard))
 
     def current(self, shard: Shard) -> bool:
         """Whether the shard was checked and neither it nor its sidecar was touched since."""
@@ -135,6 +146,6 @@ class Stamps:
         """Remembers shards as sound; where that cannot be written, the next start reads them once more."""
         self._stamps.update({shard.name: self._now(shard) for shard in shards})
         try:
-            atomic.write_json(self._path, {"seal": self.seal, "shards": self._stamps})
+            atomic.write_json(self._path, {"seal": self._seal, "shards": self._stamps})
         except (OSError, UserError):
             return

@@ -22,9 +22,10 @@ from shards.indexed import IndexedReader
 from shards.memory import free_host_memory
 from shards.plan import Plan
 from shards.readers import Batch, Reader
+from shards.remote import RemoteReader
 from shards.resident import ResidentReader
 
-__all__ = ["Batch", "BatchStream", "IndexedReader", "Reader", "ResidentReader", "open_reader"]
+__all__ = ["Batch", "BatchStream", "IndexedReader", "Reader", "RemoteReader", "ResidentReader", "open_reader"]
 
 _HOST_SHARE = 0.4  # of the free memory that the decoded split may take
 _MOST_WORKERS = 8
@@ -36,16 +37,16 @@ def open_reader(
     dataset: Dataset,
     split: str,
     *,
-    kind: Literal["auto", "resident", "indexed"] = "auto",
+    kind: Literal["auto", "resident", "indexed", "remote"] = "auto",
     device: str | torch.device = "cpu",
     workers: int | Literal["auto"] = "auto",
     progress: bool = False,
 ) -> Reader:
-    """Opens a split for reading; every shard of it is compared with the manifest before the first batch.
+    """Opens a split for reading; every shard is compared with the manifest before anything of it is handed out.
 
     Args:
         kind: `resident` decodes the split into memory, `indexed` reads samples when they are asked for;
-            `auto` takes
+            `remote` fetches shards into the cache of this machine ahead of need; `auto` takes `remote` for a URL, and
             `resident` where the decoded split needs less than 40 % of the memory that is free.
         device: where batches come to lie.
         workers: processes for decoding; `auto` for this process's share of the cores less one, 8 at most.
@@ -53,15 +54,21 @@ def open_reader(
     Raises:
         DataError: a split that is not there, or a damaged shard. UserError: a wrong argument.
     """
-    if kind not in ("auto", "resident", "indexed"):
-        raise UserError(f"reader is {kind!r}: choose auto, resident or indexed")
+    if kind not in ("auto", "resident", "indexed", "remote"):
+        raise UserError(f"reader is {kind!r}: choose auto, resident, indexed or remote")
+    if kind == "indexed" and dataset.remote:
+        raise UserError(
+            f"reader is 'indexed', but {dataset.shown} does not lie on this machine: choose remote, or auto"
+        )
     if workers != "auto" and (not isinstance(workers, int) or workers < 0):
         raise UserError(f"workers is {workers!r}: give a number from 0 on, or auto")
     place = torch.device(device)
     if place.type == "cuda" and place.index is None:
         place = torch.device("cuda", torch.cuda.current_device())
     needed = dataset.split(split).samples * dataset.manifest.image.nbytes
-    if kind == "auto":
+    if kind == "auto" and dataset.remote:
+        kind = "remote"
+    elif kind == "auto":
         kind = "resident" if needed <= _HOST_SHARE * free_host_memory() else "indexed"
     if kind == "resident":
         return ResidentReader(
@@ -72,6 +79,8 @@ def open_reader(
             progress=progress,
         )
     count = _own_workers() if workers == "auto" else workers
+    if kind == "remote":
+        return RemoteReader(dataset, split, device=place, count=count)
     return IndexedReader(dataset, split, device=place, count=count, progress=progress)
 
 
@@ -147,11 +156,12 @@ class BatchStream:
             self._waited += time.perf_counter() - begun
 
     def _gathered(self) -> Iterator[Batch]:
-        for indices in self._slices():
+        for seen, indices in self._slices():
+            self._reader.expect(self._plan, seen, self._stop)
             yield self._reader.gather(indices)
 
-    def _slices(self) -> Iterator[NDArray[np.int64]]:
-        """This rank's sample numbers, one slice per micro-batch."""
+    def _slices(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(images seen before the global batch, this rank's sample numbers), one slice per micro-batch."""
         part = self._batch // (self._world * self._accumulation)
         at_once = max(1, _BLOCK // self._batch)
         if self._stop is not None:
@@ -163,7 +173,7 @@ class BatchStream:
             for step in slices[:, :, self._rank]:
                 if self._stop is not None and seen >= self._stop:
                     return
-                yield from (np.ascontiguousarray(micro) for micro in step)
+                yield from ((seen, np.ascontiguousarray(micro)) for micro in step)
                 seen += self._batch
 
     def __enter__(self) -> Self:

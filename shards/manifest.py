@@ -1,8 +1,8 @@
 """`manifest.json`: what a data set is, and the numbers that every byte of it must answer to.
 
-Format 1, one JSON object with exactly these keys:
+Formats 1 and 2, one JSON object with exactly these keys:
 
-    format     1
+    format     1, or 2 for a set that was adopted, see `shards.adopt`
     name       the data set's name
     source     {"kind": source, "options": {...}, "fingerprint": sha256 of the raw data or its listing,
                 "skipped": number of unreadable images left out}
@@ -13,11 +13,16 @@ Format 1, one JSON object with exactly these keys:
     splits     name -> {"samples", "shards": [{"name", "samples", "bytes", "sha256"}]}
     digest     identity: sha256 over (split, key, decoded pixels, label, factors) of every sample, in order
     made_with  versions of what wrote it
+    adopted    format 2 only: {"tars": folder or URL below which the tars lie, "" for the manifest's own place,
+                "image", "label", "factors": the extension of each in the tars, "" for what the set has not}
     seal       sha256 of the canonical JSON (sorted keys, no spaces) of everything above
 
 The seal is what finds an edited manifest: a count, a digest or a sha256 changed by hand no longer fits it. It
 guards against accidents and careless edits, not against someone who computes a new seal (`verify` then still
 compares all with the tars).
+
+A shard of format 1 is named `<split>/<number>.tar`. One of format 2 keeps the name that it was found under, any
+relative path to a `.tar`, and its samples their keys.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from shards import atomic
 from shards.errors import DataError
 
 FORMAT = 1
+ADOPTED_FORMAT = 2
 FILE_NAME = "manifest.json"
 SKIPPED = "skipped.json"  # beside it where unreadable images were left out: their names, and why
 BUILD_FOLDER = ".build"  # beside the shards while a build is at work, see shards.writer
@@ -43,6 +49,8 @@ ENCODINGS = ("png", "npy", "jpg")
 _KEYS = ("format", "name", "source", "image", "classes", "factors", "splits", "digest", "made_with", "seal")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _SHARD_NAME = re.compile(r"^(?P<split>[a-z][a-z0-9_]*)/[0-9]{6,}\.tar$")
+SPLIT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+_ADOPTED_NAME = re.compile(r"^(?![./])(?!.*/\.)[^\\\x00-\x1f]+\.tar$")  # no hidden part, so no way out of the folder
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,16 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Adopted:
+    """Where the tars of an adopted set lie, and the extensions of a sample's members; see the module's docstring."""
+
+    tars: str
+    image: str
+    label: str
+    factors: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """See the module's docstring for every field."""
 
@@ -95,6 +113,12 @@ class Manifest:
     splits: dict[str, Split]
     digest: str
     made_with: dict[str, str]
+    adopted: Adopted | None = None
+
+    @property
+    def tars(self) -> str:
+        """The folder or URL below which the tars lie; "" for the manifest's own place."""
+        return self.adopted.tars if self.adopted else ""
 
     @property
     def samples(self) -> int:
@@ -112,22 +136,29 @@ class Manifest:
         path = Path(root) / FILE_NAME
         atomic.recover(root)
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(
                 f"{root} is no finished data set: it has no {FILE_NAME}; build it with `infogan shards build`"
             ) from None
-        except UnicodeDecodeError:
-            raise DataError(f"{path} is damaged: not UTF-8 text; build the data set again") from None
+        return cls.parse(data, str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, place: str) -> Manifest:
+        """Reads and checks the bytes of a manifest; `place` is where they came from. Raises like `load`."""
         try:
-            document = json.loads(text)
+            document = json.loads(data.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise DataError(f"{place} is damaged: not UTF-8 text; build the data set again") from None
         except json.JSONDecodeError as error:
-            raise DataError(f"{path} is damaged: {error}; build the data set again") from None
-        return _parse(document, path)
+            raise DataError(f"{place} is damaged: {error}; build the data set again") from None
+        return _parse(document, place)
 
     def document(self) -> dict[str, Any]:
         """The JSON document, sealed."""
-        body: dict[str, Any] = {"format": FORMAT, **asdict(self)}
+        body: dict[str, Any] = {"format": ADOPTED_FORMAT if self.adopted else FORMAT, **asdict(self)}
+        if self.adopted is None:
+            del body["adopted"]
         body = json.loads(json.dumps(body))  # tuples become lists, as they are read back
         return {**body, "seal": seal(body)}
 
@@ -146,11 +177,11 @@ def seal(document: dict[str, Any]) -> str:
 class _Reader:
     """Takes a manifest apart and names the place of whatever does not fit."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: str, form: int) -> None:
+        self.place, self.form = place, form
 
     def fail(self, where: str, rule: str) -> DataError:
-        return DataError(f"{self.path}: {where} {rule}; the manifest was edited or damaged: build the data set again")
+        return DataError(f"{self.place}: {where} {rule}; the manifest was edited or damaged: build the data set again")
 
     def mapping(self, value: Any, where: str, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -218,31 +249,42 @@ class _Reader:
         if not isinstance(fields["shards"], list):
             raise self.fail(f"{where}.shards", "must be a list")
         shards = tuple(self.shard(name, shard, f"{where}.shards[{i}]") for i, shard in enumerate(fields["shards"]))
-        names = [shard.name for shard in shards]
-        if len(set(names)) != len(names):
-            raise self.fail(f"{where}.shards", "name one shard twice")
         if self.whole(fields["samples"], f"{where}.samples") != sum(shard.samples for shard in shards):
             raise self.fail(f"{where}.samples", "is not the sum of its shards' samples")
         return Split(fields["samples"], shards)
 
     def shard(self, split: str, value: Any, where: str) -> Shard:
         fields = self.mapping(value, where, ("name", "samples", "bytes", "sha256"))
-        match = _SHARD_NAME.match(self.text(fields["name"], f"{where}.name"))
-        if match is None or match["split"] != split:
+        name = self.text(fields["name"], f"{where}.name")
+        match = _SHARD_NAME.match(name)
+        if self.form == ADOPTED_FORMAT:
+            if not _ADOPTED_NAME.match(name):
+                raise self.fail(f"{where}.name", f"must be a relative path to a .tar, not {name!r}")
+        elif match is None or match["split"] != split:
             raise self.fail(f"{where}.name", f"must be {split}/<number>.tar, not {fields['name']!r}")
         self.whole(fields["samples"], f"{where}.samples", 1)
         self.whole(fields["bytes"], f"{where}.bytes", 1)
         self.sha256(fields["sha256"], f"{where}.sha256")
         return Shard(**fields)
 
+    def adopted(self, value: Any) -> Adopted:
+        fields = self.mapping(value, "adopted", ("tars", "image", "label", "factors"))
+        for key, text in fields.items():
+            if not isinstance(text, str):
+                raise self.fail(f"adopted.{key}", f"must be a text, not {text!r}")
+        self.text(fields["image"], "adopted.image")
+        return Adopted(**fields)
 
-def _parse(document: Any, path: Path) -> Manifest:
-    read = _Reader(path)
-    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+
+def _parse(document: Any, place: str) -> Manifest:
+    form = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
+    if form not in (FORMAT, ADOPTED_FORMAT):
         raise DataError(
-            f"{path} has format {document['format']!r}, this version reads {FORMAT}: build the data set again"
+            f"{place} has format {form!r}, this version reads {FORMAT} and {ADOPTED_FORMAT}: build the data set again, "
+            "or use a newer version"
         )
-    fields = read.mapping(document, "the manifest", _KEYS)
+    read = _Reader(place, form)
+    fields = read.mapping(document, "the manifest", _KEYS if form == FORMAT else (*_KEYS, "adopted"))
     source = read.mapping(fields["source"], "source", ("kind", "options", "fingerprint", "skipped"))
     classes = fields["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -257,7 +299,11 @@ def _parse(document: Any, path: Path) -> Manifest:
         splits={name: read.split(name, value) for name, value in read.mapping(fields["splits"], "splits").items()},
         digest=read.sha256(fields["digest"], "digest"),
         made_with={key: read.text(value, f"made_with.{key}") for key, value in made_with.items()},
+        adopted=read.adopted(fields["adopted"]) if form == ADOPTED_FORMAT else None,
     )
+    names = [shard.name for split in manifest.splits.values() for shard in split.shards]
+    if len(set(names)) != len(names):
+        raise read.fail("splits", "name one shard twice")
     if fields["seal"] != seal(document):
         raise read.fail("seal", "does not fit the content")
     return manifest

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,14 @@ class _Epoch:
     ends: NDArray[np.int64]
     window_begins: NDArray[np.int64]
     window_ends: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Shards whose samples are shuffled together: where in the stream they begin, and their numbers."""
+
+    begin: int
+    shards: tuple[int, ...]
 
 
 class Plan:
@@ -79,6 +87,21 @@ class Plan:
             parts.append(self._in_epoch(epoch, offset, here))
             start, count = start + here, count - here
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def window_at(self, position: int) -> tuple[int, int]:
+        """(epoch, window) that a position of the stream lies in."""
+        epoch, offset = divmod(position, self.samples)
+        return epoch, int(np.searchsorted(self._epoch(epoch).window_ends, offset, side="right"))
+
+    def windows(self, position: int) -> Iterator[Window]:
+        """The window that a position lies in, and those after it, without end."""
+        epoch, number = self.window_at(position)
+        while True:
+            order = self._epoch(epoch)
+            for w in range(number, len(order.window_ends)):
+                shards = order.shards[w * self.window : (w + 1) * self.window]
+                yield Window(epoch * self.samples + int(order.window_begins[w]), tuple(shards.tolist()))
+            epoch, number = epoch + 1, 0
 
     def _in_epoch(self, epoch: int, offset: int, count: int) -> NDArray[np.int64]:
         order = self._epoch(epoch)

@@ -1,13 +1,15 @@
-"""Reading samples by number: from memory, or from the tars.
+"""Reading samples by number: from memory, from the tars, or from a URL.
 
-Both readers keep one contract: `gather(indices)` returns those samples of the split, in that order, as a
-`Batch` on the reader's device. Images stay uint8. Neither hands out anything from a shard that was not
+All readers keep one contract: `gather(indices)` returns those samples of the split, in that order, as a
+`Batch` on the reader's device. Images stay uint8. None hands out anything from a shard that was not
 compared with the manifest.
 
 - `ResidentReader` decodes the split once, in parallel, into one tensor on the device, or in the host's memory
   where the device has no room; a batch is one gather.
 - `IndexedReader` reads each sample from its tar by its offset and decodes it in worker processes, when it is
   asked for.
+- `RemoteReader` streams shards into a cache on this machine ahead of need, and reads them there as the indexed one
+  does.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from shards.manifest import Manifest
+from shards.plan import Plan
 
 
 @dataclass
@@ -64,6 +67,16 @@ class Reader(Protocol):
 
         Raises:
             DataError: a sample that cannot be decoded.
+        """
+        ...
+
+    def expect(self, plan: Plan, position: int, stop: int | None) -> None:
+        """Hears where the stream that reads from it stands.
+
+        Args:
+            plan: the order of the samples.
+            position: where in it the next batch begins.
+            stop: where the stream ends; None for no end.
         """
         ...
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,11 @@ from shards import index, workers
 from shards.dataset import Dataset
 from shards.errors import DataError
 from shards.integrity import Stamps, require_sound
-from shards.manifest import seal
+from shards.manifest import Shard
 from shards.memory import free_device_memory
+from shards.plan import Plan
 from shards.readers import Batch
+from shards.staging import Staged
 
 _NOTE_SAMPLES = 1024
 _DEVICE_SHARE = 0.25  # of the device's free memory that the data may take; the networks need the rest
@@ -38,6 +42,7 @@ class _Decode:
 
     dataset: Dataset
     split: str
+    place: Callable[[Shard], tuple[Path, Path]]
     begins: list[int]
     images: NDArray[np.uint8]  # [N, C, H, W]
     labels: NDArray[np.int64]  # [N]
@@ -45,10 +50,10 @@ class _Decode:
 
     def __call__(self, number: int, note: Callable[[Any], None]) -> None:
         layout, shard = self.dataset.layout, self.dataset.split(self.split).shards[number]
-        path, width = self.dataset.root / shard.name, len(layout.extensions)
+        (path, sidecar), width = self.place(shard), len(layout.extensions)
         with index.mapped(path) as data:
-            require_sound(self.dataset.root, shard, layout, data)
-            table = index.load(path)
+            require_sound(path, sidecar, shard, layout, data)
+            table = index.load(path, sidecar)
             for i in range(shard.samples):
                 rows = table[i * width : (i + 1) * width]
                 try:
@@ -93,15 +98,19 @@ class ResidentReader:
         sizes = dataset.shard_sizes(split)
         self.samples = sum(sizes)
         spec = self.manifest.image
+        shards = dataset.split(split).shards
+        staged = Staged(dataset) if dataset.remote else None
         job = _Decode(
             dataset,
             split,
+            staged.place if staged else lambda shard: (dataset.tar(shard), dataset.sidecar(shard)),
             (np.cumsum(sizes) - sizes).tolist(),
             _shared((self.samples, spec.channels, spec.height, spec.width), np.uint8),
             _shared((self.samples,), np.int64),
             _shared((self.samples, len(self.manifest.factors)), np.float32),
         )
         with (
+            staged or nullcontext(),
             workers.Workers(job, min(count or workers.available_cores(), len(sizes))) as pool,
             tqdm(
                 total=self.samples,
@@ -111,10 +120,12 @@ class ResidentReader:
                 file=sys.stderr,
             ) as bar,
         ):
-            for kind, value in pool.run(range(len(sizes))):
-                if kind == "note":
-                    bar.update(value)
-        Stamps(dataset.root, seal(self.manifest.document())).add(list(dataset.split(split).shards))
+            for group in staged.in_turn(shards) if staged else [shards]:
+                for kind, value in pool.run([shards.index(shard) for shard in group]):
+                    if kind == "note":
+                        bar.update(value)
+        if staged is None:
+            Stamps(dataset).add(list(shards))
         room = free_device_memory(device)
         self.home = device if room is not None and job.images.nbytes <= _DEVICE_SHARE * room else torch.device("cpu")
         self._images = torch.from_numpy(job.images).to(self.home)
@@ -142,6 +153,9 @@ class ResidentReader:
             if self.device.type == "cuda"
             else taken.to(self.device)
         )
+
+    def expect(self, plan: Plan, position: int, stop: int | None) -> None:
+        """See `Reader.expect`; the samples are all there."""
 
     def close(self) -> None:
         """See `Reader.close`."""

@@ -131,7 +131,7 @@ def _already_complete(out: Path, standing: Manifest, plan: dict[str, Any], sourc
         )
     for split in standing.splits.values():
         for shard in split.shards:
-            for fault in quick_faults(out, shard):
+            for fault in quick_faults(out / shard.name, index.sidecar(out / shard.name), shard):
                 raise DataError(f"{out} is complete but damaged ({fault.shard}: {fault.rule}): replace it with --force")
     if (out / BUILD_FOLDER).exists():  # killed between the manifest and the tidying up
         shutil.rmtree(out / BUILD_FOLDER, ignore_errors=True)

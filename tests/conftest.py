@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,23 @@ def _helper(name: str) -> Any:
 def tiny_network() -> type[Any]:
     """The class `TinyNetwork` of tests/tiny.py, not registered."""
     return _helper("tiny").TinyNetwork  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Any]]:
+    """Serves a folder by tests/faulty_server.py, with patience that is measured in fractions of a second."""
+    from shards import transport
+
+    monkeypatch.setattr(transport, "PATIENCE", transport.Patience(stall=1.0, first=0.01, longest=0.05, total=8.0))
+    servers: list[Any] = []
+
+    def start(root: Path) -> Any:
+        servers.append(_helper("faulty_server").FaultyServer(root))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -129,6 +129,6 @@ def _check(model: Model, dataset: Dataset, options: Options) -> None:
         raise UserError(f"--only {unknown[0]}: no such metric family; there are: {', '.join(FAMILIES)}")
     if model.origin.data_digest != dataset.manifest.digest:
         raise UserError(
-            f"data {dataset.root}: digest {dataset.manifest.digest[:12]}, but {model.origin.run} was"
+            f"data {dataset.shown}: digest {dataset.manifest.digest[:12]}, but {model.origin.run} was"
             f" trained on {model.origin.data_name} ({model.origin.data_digest[:12]}); give that data set with --data"
         )

@@ -29,7 +29,6 @@ from infogan.evaluation.progress import progress
 from infogan.randomness import generator
 from shards import Dataset, Reader, atomic, open_reader
 from shards.errors import UserError
-from shards.manifest import DERIVED_FOLDER
 
 FORMAT = 1
 READ_CHUNK = 500
@@ -112,7 +111,7 @@ def obtain(
 
     `network` gives the architecture; its weights are overwritten. A damaged cache entry is passed over.
     """
-    folder = Path(dataset.root) / DERIVED_FOLDER / "extractors"
+    folder = dataset.derived / "extractors"
     wanted = {"format": FORMAT, "kind": kind, "dataset": dataset.manifest.digest, "recipe": asdict(recipe)}
     found = _find(folder, wanted)
     if found is not None:

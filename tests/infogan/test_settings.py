@@ -130,7 +130,7 @@ def test_an_exponent_without_a_point_is_a_number(preset: Path) -> None:
         ("eval.every_kimg=0", "eval.every_kimg: 0.0: must be above 0 and finite"),
         ("checkpoint.keep=1", "checkpoint.keep: 1: must be at least 2"),
         ("checkpoint.every_kimg=-5", "checkpoint.every_kimg: -5.0: must be above 0 and finite"),
-        ("data.reader=remote", "data.reader: 'remote': must be one of auto, resident, indexed"),
+        ("data.reader=far", "data.reader: 'far': must be one of auto, resident, indexed, remote"),
         ("codes.kind.ways=1", "codes.kind.ways: 1: must be at least 2"),
         ("codes.kind.weight=-1", "codes.kind.weight: -1.0: must be at least 0"),
         ("codes.c1.std=free", "codes.c1.std: 'free': must be one of fixed, learned, clamped"),
@@ -267,11 +267,12 @@ def test_a_saved_config_is_read_back_as_it_was(preset: Path) -> None:
 
 
 RUNTIME_CHANGES = [
-    "data.path=elsewhere", "data.reader=indexed", "stop=9 epochs", "device=cpu", "threads=3", "check_interval=7",
+    "data.path=elsewhere", "data.reader=indexed", "data.cache.path=elsewhere",
+    "data.cache.limit_gb=9", "data.cache.offline=true", "stop=9 epochs", "device=cpu", "threads=3", "check_interval=7",
     "log.every_kimg=1", "images.every_kimg=1", "checkpoint.every_kimg=1", "checkpoint.keep=9", "eval.every_kimg=null",
 ]  # fmt: skip
 IDENTITY_CHANGES = [
-    "seed=1", "batch=32", "accumulation=2", "data.digest=abc", "noise.size=3", "noise.prior=normal",
+    "seed=1", "batch=32", "accumulation=2", "data.digest=abc", "data.window=4", "noise.size=3", "noise.prior=normal",
     "network.norm=none",
     "network.name=fashion_mnist", "network.critic_slope=0.2", "objective={name: non_saturating, mi_gradient: head}",
     "objective={name: non_saturating, r1: 1}", "objective={name: non_saturating, ramp_kimg: 1}",
@@ -360,3 +361,18 @@ def test_the_same_stop_in_three_units_is_the_same_moment() -> None:
 def test_a_config_made_in_python_is_checked_too() -> None:
     with pytest.raises(ValueError, match="batch: 1: must be at least 2"):
         RunConfig(codes={"k": CategoricalCode()}, network=MNIST(), batch=1)
+
+
+def test_the_window_belongs_to_the_run_and_the_cache_to_the_machine() -> None:
+    plain = settings.load("paper/mnist").config
+    moved = settings.load(
+        "paper/mnist", ["data.path=s3://bucket/mnist", "data.reader=remote", "data.cache.path=/scratch"]
+    ).config
+    assert moved.data.cache.path == "/scratch"
+    assert digest(moved) == digest(plain)
+    assert digest(settings.load("paper/mnist", ["data.window=4"]).config) != digest(plain)
+    assert "data.window" not in identity(plain)
+    with pytest.raises(UserError, match=r"data\.window: 0: .*1"):
+        settings.load("paper/mnist", ["data.window=0"])
+    with pytest.raises(UserError, match=r"data\.cache\.limit_gb: -1"):
+        settings.load("paper/mnist", ["data.cache.limit_gb=-1"])

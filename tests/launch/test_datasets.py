@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,25 @@ def test_a_contact_sheet_shows_a_hundred_images_of_a_split(digits: Path, tmp_pat
         shards("describe", str(digits), "--sheet", str(tmp_path / "sheet.jpg"))
     with pytest.raises(UserError, match="split 'tset' does not exist: it has train, validation, test"):
         shards("describe", str(digits), "--sheet", str(again), "--split", "tset")
+
+
+def test_a_data_set_at_a_url_is_verified_described_prefetched_and_adopted(
+    tiny_data: Path, tmp_path: Path, serve: Callable[[Path], Any]
+) -> None:
+    server, where = serve(tiny_data), ("--cache", str(tmp_path / "cache"))
+    assert shards("verify", server.url, "--quiet", *where).stdout == "ok: 80 samples in 5 shards\n"
+    assert shards("describe", server.url, *where).stdout == shards("describe", str(tiny_data)).stdout
+    shards("describe", server.url, "--sheet", str(tmp_path / "sheet.png"), *where)
+    assert (tmp_path / "sheet.png").is_file()
+    assert "holds all splits" in shards("prefetch", server.url, "--quiet", *where).stdout
+    with pytest.raises(UserError, match="limit_gb is 1e-06 GB"):
+        shards("prefetch", server.url, "--quiet", "--cache-limit", "1e-6", *where)
+    with pytest.raises(UserError, match=r"--cache-limit: .*must be above 0"):
+        shards("prefetch", server.url, "--cache-limit", "0", *where)
+    out, classes = str(tmp_path / "out"), tmp_path / "classes"
+    classes.write_text("upright\nlevel\n")
+    splits = ("--split", "train=train/{000000..000002}.tar", "--split", "test=test/000000.tar")
+    adopted = shards("adopt", server.url, "--out", out, *splits, "--classes", str(classes), "--quiet", *where)
+    assert "64 train, 8 test" in adopted.stdout
+    assert "2: upright, level" in shards("describe", out).stdout
+    assert shards("verify", out, "--quiet", *where).stdout == "ok: 72 samples in 4 shards\n"

@@ -125,7 +125,7 @@ def test_a_stream_ends_at_its_stop(reader: Reader) -> None:
 def test_closing_in_mid_stream_leaves_no_thread_and_no_process(dataset: Dataset) -> None:
     before = threading.active_count()
     opened = open_reader(dataset, "train", kind="indexed", workers=2)
-    pids = [process.pid for process in opened._pool._processes]  # type: ignore[attr-defined]
+    pids = [process.pid for process in opened._gatherer._pool._processes]  # type: ignore[attr-defined]
     stream = BatchStream(opened, Plan([32, 32, 32, 4], seed=1), batch=24)
     next(stream)
     stream.close()
@@ -171,6 +171,9 @@ def test_time_waited_is_what_the_consumer_waited() -> None:
     class Slow:
         samples, prefetch, calls = 10, False, 0
         device = torch.device("cpu")
+
+        def expect(self, plan: Plan, position: int, stop: int | None) -> None:
+            pass
 
         def gather(self, indices: np.ndarray) -> Batch:
             time.sleep(0.05)
@@ -220,7 +223,7 @@ def test_a_split_that_is_not_there_lists_those_that_are(dataset: Dataset) -> Non
     with pytest.raises(DataError, match=r"'validation' does not exist: it has train, test"):
         open_reader(dataset, "validation")
     for options, message in (
-        ({"kind": "remote"}, "choose auto, resident or indexed"),
+        ({"kind": "far"}, "choose auto, resident, indexed or remote"),
         ({"workers": -1}, "-1"),
     ):
         with pytest.raises(UserError, match=message):
@@ -241,7 +244,7 @@ def test_a_failed_gather_leaves_the_reader_in_step(dataset: Dataset) -> None:
 
 def test_a_worker_that_dies_is_one_line(dataset: Dataset) -> None:
     opened = open_reader(dataset, "train", kind="indexed", workers=2)
-    os.kill(opened._pool._processes[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    os.kill(opened._gatherer._pool._processes[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
     for _ in range(2):  # on its reply, and on the next request
         with pytest.raises(UserError, match="worker process died"):
             opened.gather(np.arange(20))

@@ -180,7 +180,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "manifest: edited digest": (edit_manifest(lambda d: d.update(digest="1" * 64)), r"seal does not fit"),
     "manifest: missing key": (edit_manifest(lambda d: d.pop("classes")), r"lacks classes"),
     "manifest: unknown key": (edit_manifest(lambda d: d.update(comment="hi")), r"unknown comment"),
-    "manifest: other format": (edit_manifest(lambda d: d.update(format=2)), r"format 2"),
+    "manifest: other format": (edit_manifest(lambda d: d.update(format=3)), r"format 3"),
 }
 
 
