@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Plugin:
     registers: list[str] = field(default_factory=list)
 
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _known: dict[str, Plugin] = {}  # by file
 _running: list[Plugin] = []  # by `load`, the innermost last
 
@@ -95,6 +97,19 @@ def _run(path: Path, place: str, source: bytes) -> None:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
         what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(f"plugin {path}, line {lines[-1]}: {' '.join(what.split())}") from error
+
+
+def check_name(kind: str, name: object) -> None:
+    """Asked by a registry as soon as it hears a name: it becomes a word of the command line and part of a path.
+
+    Raises:
+        UserError: no text, or with other characters than a word has.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(
+            f"{kind} {name!r}: a name must be a text that begins with a letter and holds only letters, digits, _ and "
+            f"-, as in register('my_{kind}')"
+        )
 
 
 def registering(kind: str, name: str, entry: type[Any], standing: type[Any] | None, *, ours: bool) -> None:

@@ -35,8 +35,10 @@ def register(name: str) -> Callable[[type[Source]], type[Source]]:
     """Registers a `Source` class under a name. The name of one of ours is taken, whether it was opened yet or not.
 
     Raises:
-        UserError: as `shards.plugins.registering`; or it has no options of the kind that the command line can offer.
+        UserError: as `shards.plugins.check_name` and `registering`; or it has no options of the kind that the command
+            line can offer.
     """
+    plugins.check_name("source", name)
 
     def add(source: type[Source]) -> type[Source]:
         ours = source.__module__ == _FILES.get(name)

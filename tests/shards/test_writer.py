@@ -294,6 +294,43 @@ def test_a_source_that_breaks_its_word_is_named(pattern: Any, tmp_path: Path) ->
         build(Wrong(pattern().options), tmp_path / "set", workers=1, progress=False)
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("splits", {"train": 9, "../../evil": 20}, r"splits must have names of .*, not '\.\./\.\./evil'"),
+        ("splits", {"train": -5}, "splits.train must be a whole number of at least 0, not -5"),
+        ("splits", {"train": 0, "test": 9}, "no training images"),
+        ("splits", {"test": 9}, "no training images"),
+        ("splits", {"train": 1.5}, "splits.train must be a whole number"),
+        ("splits", None, "splits must be a mapping"),
+        ("shape", (6, 5), r"shape is \(6, 5\): \(height, width, channels\) is needed"),
+        ("shape", (6, 5, 4), "image.channels must be 1 or 3, not 4"),
+        ("shape", (6, 0, 1), "image.width must be a whole number of at least 1"),
+        ("fingerprint", None, "fingerprint must be a text, not None"),
+        ("fingerprint", b"1", "cannot be written as JSON"),
+        ("classes", (1, 2), "classes must be a list of names"),
+        ("factors", {"f": {"kind": "weird"}}, "factors.f.kind must be categorical or continuous, not 'weird'"),
+        ("factors", {"f": {"kind": "continuous", "range": [0, NAN], "periodic": False}}, "factors.f.range must be two"),
+    ],
+)
+def test_what_a_source_promises_is_checked_before_anything_is_written(
+    pattern: Any, tmp_path: Path, attribute: str, value: Any, message: str
+) -> None:
+    source = pattern()
+    setattr(source, attribute, value)
+    with pytest.raises(DataError, match=rf"source 'pattern': .*{message}") as caught:
+        build(source, tmp_path / "deep" / "set", workers=1, progress=False)
+    assert "\n" not in str(caught.value)
+    delattr(source, attribute)
+    if attribute in ("splits", "shape", "fingerprint"):
+        with pytest.raises(DataError, match=rf"does not set self\.{attribute}"):
+            build(source, tmp_path / "deep" / "set", workers=1, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_no_space_left_is_one_line_and_leaves_nothing_torn(
     pattern: Any, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, code: int
