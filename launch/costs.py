@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shards import atomic
 from shards.errors import UserError
 from shards.versions import installed
 
@@ -72,7 +73,8 @@ def _turn(work: Work, folder: Path, one_core: bool, answer: Connection) -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     failed, begun = None, time.perf_counter()
     try:
-        work(folder)
+        with atomic.explained(folder):
+            work(folder)
     except UserError as error:
         failed = str(error)
     seconds = time.perf_counter() - begun

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -233,8 +234,9 @@ def _write_sheet(dataset: Dataset, split: str, file: str) -> None:
     from shards.errors import UserError
     from shards.indexed import IndexedReader
 
-    if not file.lower().endswith(".png"):
+    if Path(file).suffix.lower() != ".png":
         raise UserError(f"--sheet {file}: a contact sheet is a PNG file; give a name that ends in .png")
+    atomic.check_target(file)
     reader = IndexedReader(dataset, split, device=torch.device("cpu"))
     try:
         shown = min(_SHEET_SIDE**2, reader.samples)

@@ -82,21 +82,30 @@ def _run(path: Path, place: str, source: bytes) -> None:
     module.__file__ = place
     try:
         code = compile(source, place, "exec")
-    except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # null bytes; nested too deeply
         at = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        what = error.msg if isinstance(error, SyntaxError) else error
+        what = error.msg if isinstance(error, SyntaxError) else _said(error)
         raise UserError(f"plugin {path}{at}: not Python: {what}; correct it") from error
     before = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module  # dataclasses look their annotations up there
     try:
         exec(code, module.__dict__)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[module.__name__]
         if before is not None:
             sys.modules[module.__name__] = before
+        if isinstance(error, KeyboardInterrupt):
+            raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
-        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        what = _said(error) if isinstance(error, UserError) else f"{type(error).__name__}: {_said(error)}"
         raise UserError(f"plugin {path}, line {lines[-1]}: {' '.join(what.split())}") from error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # a class of the plugin's own, wrong in this too
+        return "(its text cannot be made)"
 
 
 def check_name(kind: str, name: object) -> None:

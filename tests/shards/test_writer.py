@@ -294,6 +294,53 @@ def test_a_source_that_breaks_its_word_is_named(pattern: Any, tmp_path: Path) ->
         build(Wrong(pattern().options), tmp_path / "set", workers=1, progress=False)
 
 
+def test_numbers_of_a_sample_may_be_numpys(pattern: Any, tmp_path: Path) -> None:
+    class Numpys(type(pattern())):  # type: ignore[misc]
+        def sample(self, split: str, i: int) -> Sample:
+            sample = super().sample(split, i)
+            factors = {"angle": np.float32(0.5), "form": np.int64(i % 4)}
+            return Sample(np.int64(sample.key), sample.image, np.uint8(sample.label), factors)
+
+    class Plain(type(pattern())):  # type: ignore[misc]
+        def sample(self, split: str, i: int) -> Sample:
+            sample = super().sample(split, i)
+            return Sample(sample.key, sample.image, sample.label, {"angle": 0.5, "form": i % 4})
+
+    options = pattern(train=9, test=3, factors=True).options
+    digests = [build(kind(options), tmp_path / kind.__name__, progress=False).digest for kind in (Numpys, Plain)]
+    assert digests[0] == digests[1]
+
+
+IMAGE = np.zeros((6, 5, 1), np.uint8)
+FACTORS = {"angle": 0.5, "form": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "train: the source gave a NoneType; shards.sources.Sample is needed"),
+        (Sample("1", IMAGE, 0, FACTORS), "gave a key that is a str; a whole number is needed"),  # type: ignore[arg-type]
+        (Sample(1, [[1]], 0, FACTORS), "gave an image that is a list; a numpy array is needed"),  # type: ignore[arg-type]
+        (Sample(1, IMAGE, 0.5, FACTORS), "gave a label that is a float; a whole number is needed"),  # type: ignore[arg-type]
+        (
+            Sample(1, IMAGE, 0, {"angle": "wide", "form": 1}),
+            "sample 1 of train: the factor angle is 'wide', not a number",
+        ),  # type: ignore[dict-item]
+        (Sample(1, IMAGE, 0, {"angle": IMAGE, "form": 1}), "gave factors that are no numbers .ndarray is no number"),  # type: ignore[dict-item]
+        (SystemExit(0), "SystemExit: 0"),
+    ],
+)
+def test_a_sample_of_another_kind_is_named(pattern: Any, tmp_path: Path, given: Any, message: str) -> None:
+    class Wrong(type(pattern())):  # type: ignore[misc]
+        def sample(self, split: str, i: int) -> Sample:
+            if isinstance(given, BaseException):
+                raise given
+            return given  # type: ignore[no-any-return]
+
+    with pytest.raises(RuntimeError if isinstance(given, SystemExit) else DataError, match=message):
+        build(Wrong(pattern(factors=True).options), tmp_path / "set", workers=1, progress=False)
+
+
 NAN = float("nan")
 
 
