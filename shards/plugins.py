@@ -85,6 +85,7 @@ def _run(path: Path, place: str, source: bytes) -> None:
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # null bytes; nested too deeply
         at = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         what = error.msg if isinstance(error, SyntaxError) else _said(error)
+        what = "it is nested too deeply" if isinstance(error, MemoryError | RecursionError) else what
         raise UserError(f"plugin {path}{at}: not Python: {what}; correct it") from error
     before = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module  # dataclasses look their annotations up there

@@ -365,7 +365,7 @@ def test_a_dry_run_times_no_update_that_does_not_fit_and_refuses_what_is_no_data
     *_, memory, update, stop = describe(large)
     assert memory.startswith("memory: about ")
     assert update.startswith("one update: not timed, it does not fit into the free memory of cpu: lower batch")
-    assert stop == "stop 1 kimg = 1 updates = 1000 kimg"
+    assert stop == "stop 1 kimg = 1 updates = 1,000 kimg"
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="is no finished data set"):
             list(describe(settings.load("paper/mnist", [*words, f"data.path={path}"])))

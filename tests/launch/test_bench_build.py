@@ -134,7 +134,7 @@ def test_what_goes_wrong_in_a_turn_is_said(tmp_path: Path) -> None:
     def full(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match="cannot write .*the disk is full"):
+    with pytest.raises(UserError, match=r"cannot write .*the disk is full"):
         cost_of(full, tmp_path)
     with pytest.raises(UserError, match="died"):
         cost_of(lambda folder: os._exit(9), tmp_path)

@@ -28,7 +28,7 @@ WRONG = {
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E()\n",
         "{path}, line 3: E: (its text cannot be made)",
     ),
-    "nests too deep": (f"x={'-' * 200_000}1\n", "{path}: not Python: "),
+    "nests too deep": (f"x={'-' * 200_000}1\n", "{path}: not Python: it is nested too deeply"),
     "a name that is none": (f"{SOURCE}register(5)(Options)\n", "{path}, line 5: source 5: a name must be a text"),
     "an option of the command's": (
         f"{SOURCE}@dataclass\nclass More(Options):\n    out: int = 1\n@register('mine')\nclass Mine(Source):\n"

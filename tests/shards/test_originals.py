@@ -517,7 +517,7 @@ def test_a_damaged_array_file_is_one_short_line(
 ) -> None:
     path = tmp_path / "arrays.npz"
     imgs, classes = np.eye(64, dtype=np.uint8)[None].repeat(20, 0), np.zeros((20, 6), np.int64)
-    content = {"faces": {"images": GREY}, "dsprites": {"imgs": imgs, "latents_classes": classes}}
+    content = {"faces": {"images": GREY.repeat(9, 0)}, "dsprites": {"imgs": imgs, "latents_classes": classes}}
     np.savez(path, **(content | {"faces3d": small.arrays()})[name])
     path.write_bytes(spoil(path.read_bytes()))
     refused(rf"arrays\.npz cannot be read \(.*{message}", name, path=str(path))
