@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shards import atomic
 from shards.errors import UserError
 from shards.versions import installed
 
@@ -68,6 +67,8 @@ def cost_of(work: Work, scratch: Path | None, *, one_core: bool = False) -> Cost
 
 
 def _turn(work: Work, folder: Path, one_core: bool, answer: Connection) -> None:
+    from shards import atomic
+
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the whole group; one of it tells
     if one_core and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
