@@ -34,6 +34,10 @@ class Augment:
     def __post_init__(self) -> None:
         for policy in self.diffaugment:
             one_of("diffaugment", policy, tuple(POLICIES))
+            if self.diffaugment.count(policy) > 1:
+                raise ValueError(
+                    f"diffaugment: {list(self.diffaugment)}: must name each policy once, {policy} is twice"
+                )
 
     def __bool__(self) -> bool:
         return self.mirror or bool(self.diffaugment)

@@ -15,7 +15,9 @@ def above(name: str, value: float, bound: float) -> None:
 
 
 def at_least(name: str, value: float, bound: float, *, below: float = float("inf")) -> None:
-    """`value` must be at least `bound`, and below `below`."""
+    """`value` must be finite, at least `bound`, and below `below`."""
+    if value != value or abs(value) == float("inf"):
+        raise ValueError(f"{name}: {value}: must be finite")
     if not bound <= value < below:
         rule = f"at least {bound}" + (f" and below {below}" if below < float("inf") else "")
         raise ValueError(f"{name}: {value}: must be {rule}")

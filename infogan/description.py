@@ -12,10 +12,11 @@ from infogan.engine import Engine
 from infogan.learner import Learner
 from infogan.model import check_identity
 from infogan.networks import Critic
+from infogan.session import out_of_memory
 from infogan.settings import Settings
 from shards import Dataset
 from shards.location import is_url
-from shards.manifest import FILE_NAME
+from shards.memory import free_device_memory
 
 Hook = Callable[[nn.Module, object, Tensor], None]
 
@@ -24,14 +25,22 @@ BYTES_PER_WEIGHT = {"generator": 4 * 5, "critic": 4 * 4}
 """float32 weight, gradient and Adam's two moments; the generator has an EMA copy as well."""
 
 
-def describe(settings: Settings) -> str:
-    """Everything that `--dry-run` prints, as text. Makes a few updates on noise to measure the time of one."""
+def describe(settings: Settings) -> Iterator[str]:
+    """Everything that `--dry-run` prints, line by line as it is known.
+
+    Makes a few updates on noise to measure the time of one, last and where they fit into the memory.
+
+    Raises:
+        UserError: what stands at data.path is no data set, or does not fit the network.
+    """
     engine = Engine(settings.config)
     try:
         config = engine.config
-        lines = [*_settings(settings, config), "", _data(config), "", *_layers(config), ""]
-        lines += [*_memory(config, engine), *_time(config, engine)]
-        return "\n".join(lines)
+        yield from _settings(settings, config)
+        yield from ("", _data(config), "", *_layers(config), "")
+        needed, line = _memory(config, engine)
+        yield line
+        yield from _time(config, engine, needed)
     finally:
         engine.close()
 
@@ -84,8 +93,9 @@ def _table(module: nn.Module, forward: Callable[[], object]) -> list[str]:
     return rows
 
 
-def _memory(config: RunConfig, engine: Engine) -> Iterator[str]:
-    """Weights and what goes along with each; all layers' outputs, the critic's for real and for fake images."""
+def _memory(config: RunConfig, engine: Engine) -> tuple[int, str]:
+    """Bytes of weights, what goes along with each, and all layers' outputs (the critic's for real and for fake
+    images); and the same in words."""
     local = config.batch // engine.world // config.accumulation
     generator, critic, latents, images = _on_meta(config, local)
     weights = _count(generator) * BYTES_PER_WEIGHT["generator"] + _count(critic) * BYTES_PER_WEIGHT["critic"]
@@ -93,9 +103,10 @@ def _memory(config: RunConfig, engine: Engine) -> Iterator[str]:
         critic, lambda: critic(None, images)
     )
     size = 2 if config.precision in ("bf16", "fp16") else engine.dtype.itemsize
-    yield (
+    return (
+        weights + values * size,
         f"memory: about {weights / 2**20:,.0f} MiB for weights, gradients, optimizers and EMA, "
-        f"and {values * size / 2**20:,.0f} MiB for the activations of {local} images"
+        f"and {values * size / 2**20:,.0f} MiB for the activations of {local} images",
     )
 
 
@@ -131,21 +142,43 @@ def _run_with_hooks(module: nn.Module, hook: Callable[[str, nn.Module], Hook], f
         handle.remove()
 
 
-def _time(config: RunConfig, engine: Engine) -> Iterator[str]:
-    seconds = _seconds_per_update(config, engine)
+def _time(config: RunConfig, engine: Engine, needed: int) -> Iterator[str]:
+    """How long one update takes and how long the run; `needed`: bytes, as estimated."""
+    seconds = _seconds_if_it_fits(config, engine, needed)
     samples = _samples(config)
-    rate = config.batch / seconds
-    yield f"one update: {seconds:.3f} s ({rate:,.0f} images/s), the median of {TIMED_UPDATES} on noise, here and now"
+    if seconds is None:
+        yield (
+            f"one update: not timed, it does not fit into the free memory of {engine.device}: lower batch, raise "
+            "accumulation, or use a smaller network"
+        )
+    else:
+        yield (
+            f"one update: {seconds:.3f} s ({config.batch / seconds:,.0f} images/s), the median of {TIMED_UPDATES} on "
+            "noise, here and now"
+        )
     if samples is None and config.stop.unit == "epochs":
         yield f"stop {config.stop}: its length is known once there is a data set at {config.data.path or 'data.path'}"
         return
     images = config.stop.images(config.batch, samples or 1)
     epochs = f" = {images / samples:,.1f} epochs" if samples else ""
+    length = f"stop {config.stop} = {images // config.batch:,} updates = {images / 1000:,g} kimg{epochs}"
+    if seconds is None:
+        yield length
+        return
     hours, minutes = divmod(round(images / config.batch * seconds / 60), 60)
-    yield (
-        f"stop {config.stop} = {images // config.batch:,} updates = {images / 1000:,g} kimg{epochs}: about "
-        f"{hours} h {minutes:02d} min, without pictures and evaluations"
-    )
+    yield f"{length}: about {hours} h {minutes:02d} min, without pictures and evaluations"
+
+
+def _seconds_if_it_fits(config: RunConfig, engine: Engine, needed: int) -> float | None:
+    free = free_device_memory(engine.device)
+    if any(engine.agree([free is not None and needed > free])):  # all processes or none: they wait for each other
+        return None
+    try:
+        return _seconds_per_update(config, engine)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return None
 
 
 def _seconds_per_update(config: RunConfig, engine: Engine) -> float:
@@ -170,9 +203,9 @@ def _samples(config: RunConfig) -> int | None:
 
 
 def _dataset(config: RunConfig) -> Dataset | None:
-    """The data set, where there is one already."""
+    """What stands at data.path, if anything does; if that is no data set, opening it says so."""
     path = config.data.path
-    return config.data.open() if is_url(path) or (Path(path) / FILE_NAME).is_file() else None
+    return config.data.open() if path and (is_url(path) or Path(path).exists()) else None
 
 
 def _count(module: nn.Module) -> int:

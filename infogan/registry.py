@@ -29,8 +29,9 @@ class Registry(Generic[T]):
         """Class decorator that makes the class available as `name`, and names it so.
 
         Raises:
-            UserError: as `shards.plugins.registering`; or the class is no dataclass.
+            UserError: as `shards.plugins.check_name` and `registering`; or the class is no dataclass.
         """
+        plugins.check_name(self.kind, name)
 
         def add(entry: type[T]) -> type[T]:
             ours = entry.__module__.startswith(f"{__package__}.")

@@ -79,7 +79,7 @@ def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start
     try:
         outcome = _go_on(engine, config, run, dataset, found, start_from, say)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
     if outcome is None:  # out here the error is gone, and with it the tensors that its frames held
         raise _memory_advice(engine, config)
@@ -115,7 +115,8 @@ def _go_on(
     return outcome
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the host, had no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in ALLOCATION_FAILED
     )
@@ -151,7 +152,7 @@ def _fits(engine: Engine, config: RunConfig, size: int) -> bool:
         learner = Learner(replace(config, batch=size, accumulation=1), alone)
         learner.update([torch.zeros(size, *config.network.image_shape, dtype=torch.uint8)], 0)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         gc.collect()
         return False

@@ -14,8 +14,24 @@ scratch_option = click.option(
     metavar="DIR",
     help="Where the shards go for the time being; a few per cent more than the data set's size is needed.",
 )
+
+
+def _checked(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
+    """Now, not after all rounds."""
+    if file is not None:
+        from shards import atomic
+
+        atomic.check_target(file)
+    return file
+
+
 json_option = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the result here."
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    callback=_checked,
+    metavar="FILE",
+    help="Also write the result here.",
 )
 
 

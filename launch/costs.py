@@ -67,12 +67,15 @@ def cost_of(work: Work, scratch: Path | None, *, one_core: bool = False) -> Cost
 
 
 def _turn(work: Work, folder: Path, one_core: bool, answer: Connection) -> None:
+    from shards import atomic
+
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the whole group; one of it tells
     if one_core and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     failed, begun = None, time.perf_counter()
     try:
-        work(folder)
+        with atomic.explained(folder):
+            work(folder)
     except UserError as error:
         failed = str(error)
     seconds = time.perf_counter() - begun

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -244,8 +245,9 @@ def _write_sheet(dataset: Dataset, split: str, file: str) -> None:
     from shards.errors import UserError
     from shards.loader import open_reader
 
-    if not file.lower().endswith(".png"):
+    if Path(file).suffix.lower() != ".png":
         raise UserError(f"--sheet {file}: a contact sheet is a PNG file; give a name that ends in .png")
+    atomic.check_target(file)
     reader = open_reader(dataset, split, kind="remote" if dataset.remote else "indexed", workers=0)
     try:
         shown = min(_SHEET_SIDE**2, reader.samples)

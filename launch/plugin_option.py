@@ -13,6 +13,8 @@ def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...
         from shards.errors import UserError
 
         for file in files:
+            if file == Path():  # what an empty word becomes
+                raise click.UsageError("--plugin: say which FILE")
             if not plugins.load(file).registers:
                 raise UserError(
                     f"plugin {file}: registers nothing; put @shards.sources.register(NAME), "

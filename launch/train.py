@@ -59,7 +59,8 @@ def command(
     if dry_run:
         from infogan.description import describe
 
-        click.echo(describe(chosen))
+        for line in describe(chosen):
+            click.echo(line)
         return
     from infogan.session import train
 

@@ -105,6 +105,21 @@ def file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[IO[byt
             _sync_folder(target.parent)
 
 
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Says before long work that a file cannot come to stand at `path`.
+
+    Raises:
+        UserError: something that is no file stands there; its folder does not exist or may not be written.
+    """
+    target = Path(path)
+    if os.path.lexists(target) and not target.is_file():
+        raise UserError(f"cannot write {target}: something stands there that is no file; choose another name")
+    if not target.parent.is_dir():
+        raise UserError(f"cannot write {target}: there is no folder {target.parent}; make it first, or choose another")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {target}: the folder {target.parent} may not be written; choose another")
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, flush: bool = True) -> None:
     """Replaces the file at `path` by `data` in one step; see `file` for `flush`."""
     with file(path, flush=flush) as stream:

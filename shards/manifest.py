@@ -174,14 +174,43 @@ def seal(document: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
+def check_plan(plan: dict[str, Any]) -> None:
+    """Holds what a source promises to the rules by which the manifest made from it will be read.
+
+    Args:
+        plan: JSON with `source`, `image`, `classes`, `factors` and `splits` as in the manifest, but of each split only
+            the number of samples.
+
+    Raises:
+        DataError: a value of another kind or out of range, a split whose name is no folder's, or no training image.
+    """
+    read = _Reader(f"source {plan['source']['kind']!r}", remedy="correct the source")
+    read.text(plan["source"]["fingerprint"], "fingerprint")
+    read.image(plan["image"])
+    if not all(isinstance(name, str) for name in plan["classes"]):
+        raise read.fail("classes", f"must be a list of names, not {plan['classes']!r}")
+    read.factors(plan["factors"])
+    for name, samples in read.mapping(plan["splits"], "splits").items():
+        if not SPLIT_NAME.fullmatch(name):
+            raise read.fail("splits", f"must have names of lowercase letters, digits and _, not {name!r}")
+        read.whole(samples, f"splits.{name}")
+    if not plan["splits"].get("train"):
+        raise DataError(f"{read.subject}: there are no training images, {plan['splits']}: complete the raw data")
+
+
 class _Reader:
     """Takes a manifest apart and names the place of whatever does not fit."""
 
-    def __init__(self, place: str, form: int) -> None:
-        self.place, self.form = place, form
+    def __init__(
+        self,
+        subject: object,
+        form: int = FORMAT,
+        remedy: str = "the manifest was edited or damaged: build the data set again",
+    ) -> None:
+        self.subject, self.form, self.remedy = subject, form, remedy
 
     def fail(self, where: str, rule: str) -> DataError:
-        return DataError(f"{self.place}: {where} {rule}; the manifest was edited or damaged: build the data set again")
+        return DataError(f"{self.subject}: {where} {rule}; {self.remedy}")
 
     def mapping(self, value: Any, where: str, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
         if not isinstance(value, dict):

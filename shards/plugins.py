@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Plugin:
     registers: list[str] = field(default_factory=list)
 
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _known: dict[str, Plugin] = {}  # by file
 _running: list[Plugin] = []  # by `load`, the innermost last
 
@@ -80,21 +82,44 @@ def _run(path: Path, place: str, source: bytes) -> None:
     module.__file__ = place
     try:
         code = compile(source, place, "exec")
-    except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # null bytes; nested too deeply
         at = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        what = error.msg if isinstance(error, SyntaxError) else error
+        what = error.msg if isinstance(error, SyntaxError) else _said(error)
+        what = "it is nested too deeply" if isinstance(error, MemoryError | RecursionError) else what
         raise UserError(f"plugin {path}{at}: not Python: {what}; correct it") from error
     before = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module  # dataclasses look their annotations up there
     try:
         exec(code, module.__dict__)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[module.__name__]
         if before is not None:
             sys.modules[module.__name__] = before
+        if isinstance(error, KeyboardInterrupt):
+            raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
-        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        what = _said(error) if isinstance(error, UserError) else f"{type(error).__name__}: {_said(error)}"
         raise UserError(f"plugin {path}, line {lines[-1]}: {' '.join(what.split())}") from error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # a class of the plugin's own, wrong in this too
+        return "(its text cannot be made)"
+
+
+def check_name(kind: str, name: object) -> None:
+    """Asked by a registry as soon as it hears a name: it becomes a word of the command line and part of a path.
+
+    Raises:
+        UserError: no text, or with other characters than a word has.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(
+            f"{kind} {name!r}: a name must be a text that begins with a letter and holds only letters, digits, _ and "
+            f"-, as in register('my_{kind}')"
+        )
 
 
 def registering(kind: str, name: str, entry: type[Any], standing: type[Any] | None, *, ours: bool) -> None:

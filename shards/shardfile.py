@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import operator
 import tarfile
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from shards.errors import DataError
 from shards.layout import Decoded, Layout, sample_digest
 from shards.manifest import BUILD_FOLDER, ImageSpec
 from shards.sources import Sample, Source, UnreadableImage
+from shards.sources.checking import as_plain_number
 
 _OWNER = "infogan"
 _NOTE_EVERY = 0.2  # seconds between a worker's signs of life; also how soon it notices that the build was killed
@@ -147,39 +149,54 @@ class ShardWriter:
 
     def add(self, sample: Sample) -> None:
         """Appends one sample; its key must exceed the last one's."""
-        decoded = self._checked(sample)
-        members = {self._layout.image.encoding: encode(sample.image, self._layout.image)}
+        decoded, factors = self._checked(sample)
+        members = {self._layout.image.encoding: encode(decoded.image, self._layout.image)}
         if self._layout.classes:
             members["cls"] = str(decoded.label).encode("ascii")
         if self._layout.factors:
-            members["json"] = json.dumps(sample.factors, allow_nan=False).encode("ascii")
+            members["json"] = factors
         tar = self._tar.tarstream
         for extension in self._extensions:
-            name, body = f"{sample.key:08d}.{extension}", members[extension]
+            name, body = f"{decoded.key:08d}.{extension}", members[extension]
             self._members.append(index.Member(name, tar.offset + index.BLOCK, len(body)))
             padded = index.padded(len(body))
             tar.fileobj.write(tar_header(name, len(body)) + body + bytes(padded - len(body)))
             tar.offset += index.BLOCK + padded
         self._digests += sample_digest(self._split, decoded, self._layout)
 
-    def _checked(self, sample: Sample) -> Decoded:
-        """Holds a source to its word: shape, type, label and factors."""
-        layout, where = self._layout, f"sample {sample.key} of {self._split}"
-        if sample.key <= self._last_key:
+    def _checked(self, sample: Sample) -> tuple[Decoded, bytes]:
+        """Holds a source to its word: shape, type, label and factors; the latter also as JSON."""
+        layout = self._layout
+        if not isinstance(sample, Sample):
+            raise DataError(
+                f"{self._split}: the source gave a {type(sample).__name__}; shards.sources.Sample is needed"
+            )
+        where = f"sample {sample.key!r} of {self._split}"
+        key, label = _whole(sample.key, f"{where}: the source gave a key"), -1
+        if key <= self._last_key:
             raise DataError(f"{where}: the source gave the key after {self._last_key}; keys must increase")
-        self._last_key = sample.key
+        self._last_key = key
+        if not isinstance(sample.image, np.ndarray):
+            kind = type(sample.image).__name__
+            raise DataError(f"{where}: the source gave an image that is a {kind}; a numpy array is needed")
         if sample.image.shape != layout.image.shape or sample.image.dtype != np.uint8:
             raise DataError(
                 f"{where}: the source gave an image of {sample.image.dtype} {sample.image.shape}, "
                 f"it promised uint8 {layout.image.shape}"
             )
-        label = -1 if sample.label is None else sample.label
+        if sample.label is not None:
+            label = _whole(sample.label, f"{where}: the source gave a label")
         if not -1 <= label < max(layout.classes, 0):
             raise DataError(f"{where}: the source gave the label {label}, it has {layout.classes} classes")
-        factors = []
-        if sample.factors or layout.factors:
-            factors = decode.factors(json.dumps(sample.factors or {}).encode(), layout.factors)
-        return Decoded(sample.key, sample.image, label, factors)
+        if not (sample.factors or layout.factors):
+            return Decoded(key, sample.image, label, []), b""
+        try:
+            text = json.dumps(sample.factors or {}, default=as_plain_number).encode("ascii")
+            return Decoded(key, sample.image, label, decode.factors(text, layout.factors)), text
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: the source gave factors that are no numbers ({error})") from None
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
 
     def table(self) -> NDArray[np.void]:
         """The sidecar's content."""
@@ -195,6 +212,14 @@ class ShardWriter:
             "skipped": self.skipped,
             "digests": self._digests.hex(),
         }
+
+
+def _whole(value: Any, what: str) -> int:
+    """A whole number of Python's or numpy's, as Python's."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DataError(f"{what} that is a {type(value).__name__}; a whole number is needed") from None
 
 
 def tar_header(name: str, size: int) -> bytes:

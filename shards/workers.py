@@ -50,7 +50,7 @@ def _serve(connection: Connection, job: Job) -> None:
                 if isinstance(error, BrokenPipeError):
                     raise
                 connection.send(("failed", ("OSError", traceback.format_exc())))
-            except Exception:
+            except BaseException:  # SystemExit too: code of the user's may leave, a worker does not
                 connection.send(("failed", ("Exception", traceback.format_exc())))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)

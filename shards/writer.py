@@ -17,7 +17,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from shards.layout import DatasetDigest, Layout
 from shards.manifest import BUILD_FOLDER, DERIVED_FOLDER, FILE_NAME, SKIPPED, ImageSpec, Manifest, Shard, Split
 from shards.shardfile import ShardJob, Task
 from shards.sources import Source
+from shards.sources.checking import promised
 from shards.versions import installed
 from shards.workers import Workers, available_cores
 
@@ -64,7 +64,7 @@ def build(
 
     Raises:
         UserError: another data set or foreign files in `out_dir`, another build at work there, no space left.
-        DataError: an unreadable raw image.
+        DataError: an unreadable raw image; or a source that breaks its word, or has no training images.
     """
     out = Path(out_dir)
     if encoding not in ENCODINGS:
@@ -87,14 +87,14 @@ def build(
 
 def _plan(source: Source, name: str, shard_size: int, encoding: str) -> dict[str, Any]:
     """Everything that the bytes depend on, as JSON."""
-    height, width, channels = source.shape
-    plan = {
+    said = promised(source)
+    return {
         "name": name,
-        "source": source.describe(),
-        "image": asdict(ImageSpec(height, width, channels, encoding)),
-        "classes": list(source.classes),
-        "factors": source.factors,
-        "splits": source.splits,
+        "source": said["source"],
+        "image": {**said["image"], "encoding": encoding},
+        "classes": said["classes"],
+        "factors": said["factors"],
+        "splits": said["splits"],
         "shard_size": shard_size,
         "made_with": {
             "infogan": installed("infogan-harness") or "source tree",
@@ -102,7 +102,6 @@ def _plan(source: Source, name: str, shard_size: int, encoding: str) -> dict[str
             "webdataset": installed("webdataset"),
         },
     }
-    return dict(json.loads(json.dumps(plan)))
 
 
 def _tasks(plan: dict[str, Any]) -> Iterator[Task]:

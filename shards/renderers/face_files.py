@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from shards.errors import DataError, UserError
 from shards.renderers.face_model import FaceModel, finished
 from shards.renderers.mesh import Floats
+from shards.sources.damage import DAMAGE, reason
 
 PACKED = "ict_face_light.npz"
 MODES = 60  # of ICT's 100: the others move the surface by less than a millimetre together
@@ -24,6 +24,8 @@ _NEUTRAL = "generic_neutral_mesh.obj"
 # First and last vertex of the parts that are read, as ICT-FaceKit's README numbers them.
 _PARTS = ((0, 9408), (9409, 11247), (13294, 13677), (13678, 14061), (21451, 23020), (23021, 24590))
 _EYEBALLS_FROM = 4  # the first of these parts that is an eyeball
+_HEAD = (25, 34, 22)  # extent of the neutral head along x, y and z in centimetres
+_OUT = 3.0  # a head that is this many times smaller or larger is none
 EXPRESSIONS = (
     *("jawOpen", "mouthSmile_L", "mouthSmile_R", "eyeBlink_L", "eyeBlink_R", "browInnerUp_L", "browInnerUp_R"),
     *("browDown_L", "browDown_R", "mouthPucker", "cheekPuff_L", "cheekPuff_R", "mouthFrown_L", "mouthFrown_R"),
@@ -61,18 +63,13 @@ def _packed(path: Path) -> FaceModel:
     names = ("vertices", "triangles", "identity", "expression", "expression_names", "eyeball_start")
     try:
         with np.load(path, allow_pickle=False) as data:
-            missing = [name for name in names if name not in data]
-            if missing:
-                raise DataError(f"{path} has no array {missing[0]!r}: it is not a packed ICT-FaceKit model")
-            vertices, triangles, identity, expression, labels, start = (data[name] for name in names)
-    except ValueError:
-        raise DataError(
-            f"{path} holds pickled objects or is no npz file: they are never opened; fetch it anew"
-        ) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, AttributeError, TypeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({type(error).__name__}): it is torn or no npz file; fetch it anew"
-        ) from None
+            found = {name: data[name] for name in names if name in data}
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read ({reason(error)}): it is torn or no npz file; fetch it anew") from None
+    missing = [name for name in names if not isinstance(found.get(name), np.ndarray)]
+    if missing:
+        raise DataError(f"{path} has no array {missing[0]!r}: it is not a packed ICT-FaceKit model")
+    vertices, triangles, identity, expression, labels, start = (found[name] for name in names)
     count = len(vertices) if vertices.ndim else 0
     wanted = {
         "vertices": (vertices, (count, 3), "f"),
@@ -87,11 +84,13 @@ def _packed(path: Path) -> FaceModel:
             raise DataError(f"{path}: {name} is {array.dtype} {array.shape}, not of shape {shape}: fetch the file anew")
     if int(triangles.max()) >= count or int(triangles.min()) < 0:
         raise DataError(f"{path}: a triangle has a corner {int(triangles.max())}, but there are {count} vertices")
+    if not 0 <= int(start) <= count:
+        raise DataError(f"{path}: eyeball_start is {int(start)}, but there are {count} vertices: fetch the file anew")
     model = FaceModel(
-        vertices.astype(np.float32),
+        _single(vertices),
         triangles.astype(np.int32),
-        identity[:MODES].astype(np.float32),
-        {str(name): expression[i].astype(np.float32) for i, name in enumerate(labels)},
+        _single(identity[:MODES]),
+        {str(name): _single(expression[i]) for i, name in enumerate(labels)},
         (triangles >= int(start)).all(axis=1),
         np.zeros(len(triangles), bool),
         hashlib.sha256(path.read_bytes()).digest(),
@@ -111,7 +110,7 @@ def _facekit(folder: Path) -> FaceModel:
     place = np.full(len(everything), -1, np.int64)
     place[chosen] = np.arange(len(chosen))
     triangles = _triangles(raw, folder / _NEUTRAL)
-    if triangles.size == 0 or triangles.max() >= len(everything):
+    if triangles.size == 0 or not 0 <= triangles.min() <= triangles.max() < len(everything):
         raise DataError(f"{folder / _NEUTRAL} has no polygons, or one beyond its vertices: fetch it anew")
     triangles = place[triangles]
     triangles = triangles[(triangles >= 0).all(axis=1)]
@@ -120,7 +119,7 @@ def _facekit(folder: Path) -> FaceModel:
         vertices = _vertices(_bytes(path, state), path)
         if len(vertices) != len(everything):
             raise DataError(f"{path} has {len(vertices)} vertices, {_NEUTRAL} has {len(everything)}: fetch it anew")
-        return np.asarray(vertices[chosen] - neutral, np.float32)
+        return _single(vertices[chosen] - neutral)
 
     modes = [folder / f"identity{k:03d}.obj" for k in range(MODES)]
     modes = [path for path in modes if path.is_file()]
@@ -128,7 +127,7 @@ def _facekit(folder: Path) -> FaceModel:
         raise DataError(f"{folder} has no identity000.obj: give ICT-FaceKit's whole FaceXModel folder")
     eyes = triangles.min(axis=1) >= sum(last + 1 - first for first, last in _PARTS[:_EYEBALLS_FROM])
     model = FaceModel(
-        neutral.astype(np.float32),
+        _single(neutral),
         triangles.astype(np.int32),
         np.stack([delta(path) for path in modes]),
         {name: delta(folder / f"{name}.obj") for name in EXPRESSIONS},
@@ -160,16 +159,25 @@ def _vertices(data: bytes, path: Path) -> NDArray[np.float64]:
 
 
 def _triangles(data: bytes, path: Path) -> NDArray[np.int64]:
-    """[T, 3]: the `f` lines of an OBJ file, polygons cut into fans; corners are numbered from 1 there, from 0 here."""
+    """[T, 3]: the `f` lines of an OBJ file, polygons cut into fans, corners numbered from 0.
+
+    There they are numbered from 1, or from -1 backwards from the vertex before the line.
+    """
     fans: list[tuple[int, int, int]] = []
+    vertices = 0
     try:
         for line in data.splitlines():
-            if line.startswith(b"f "):
-                corners = [int(corner.split(b"/")[0]) - 1 for corner in line.split()[1:]]
+            if line.startswith(b"v "):
+                vertices += 1
+            elif line.startswith(b"f "):
+                numbers = [int(corner.split(b"/")[0]) for corner in line.split()[1:]]
+                if len(numbers) < 3 or 0 in numbers:
+                    raise ValueError
+                corners = [number - 1 if number > 0 else vertices + number for number in numbers]
                 fans.extend((corners[0], b, c) for b, c in itertools.pairwise(corners[1:]))
-    except ValueError:
+        return np.array(fans, np.int64).reshape(-1, 3)
+    except (ValueError, OverflowError):
         raise DataError(f"{path} has a damaged polygon line: fetch it anew") from None
-    return np.array(fans, np.int64).reshape(-1, 3)
 
 
 def _checked(model: FaceModel, path: Path) -> FaceModel:
@@ -179,4 +187,23 @@ def _checked(model: FaceModel, path: Path) -> FaceModel:
     for array in (model.neutral, model.identity, *model.expressions.values()):
         if not np.isfinite(array).all():
             raise DataError(f"{path} has coordinates that are not finite: fetch it anew")
+    corners = model.neutral[model.triangles].astype(np.float64)  # [T, 3, 3]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    drawn = corners[area > 0.0].reshape(-1, 3)
+    extent = np.ptp(drawn, axis=0) if len(drawn) else np.zeros(3)
+    if (extent * _OUT < _HEAD).any() or (extent > np.multiply(_HEAD, _OUT)).any():
+        sides = " x ".join(f"{side:.3g}" for side in extent)
+        raise DataError(
+            f"{path}: its triangles span {sides}, ICT-FaceKit's {_HEAD[0]} x {_HEAD[1]} x {_HEAD[2]} centimetres: it "
+            "is damaged, or in another unit; fetch it anew"
+        )
+    farthest = max(float(np.abs(array).max()) for array in (model.identity, *model.expressions.values()))
+    if farthest > max(_HEAD):
+        raise DataError(f"{path}: a mode moves the surface by {farthest:.3g} centimetres: it is damaged, fetch it anew")
     return model
+
+
+def _single(values: NDArray[Any]) -> Floats:
+    """As float32; what is beyond it becomes infinite, and is refused as such."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

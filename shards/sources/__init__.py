@@ -28,6 +28,10 @@ _FILES = {
     "portraits": "shards.renderers.portraits",
     "chairs3d": "shards.renderers.chairs3d",
 }
+_BUILDING = ("out", "name", "encoding", "shard_size", "workers", "force", "quiet")
+_TIMING = ("images", "rounds", "scratch", "json", "json_file")
+RESERVED = frozenset((*_BUILDING, *_TIMING, "help", "plugin", "plugins"))
+"""What commands that take a source's options call options of their own."""
 _registry: dict[str, type[Source]] = {}
 
 
@@ -35,8 +39,10 @@ def register(name: str) -> Callable[[type[Source]], type[Source]]:
     """Registers a `Source` class under a name. The name of one of ours is taken, whether it was opened yet or not.
 
     Raises:
-        UserError: as `shards.plugins.registering`; or it has no options of the kind that the command line can offer.
+        UserError: as `shards.plugins.check_name` and `registering`; or it has no options of the kind that the command
+            line can offer.
     """
+    plugins.check_name("source", name)
 
     def add(source: type[Source]) -> type[Source]:
         ours = source.__module__ == _FILES.get(name)
@@ -55,6 +61,11 @@ def _check_options(name: str, source: type[Source]) -> None:
     if not dataclasses.is_dataclass(options):
         raise UserError(f"source {name!r}: its Options must be a dataclass, an empty one where there are none")
     for field in dataclasses.fields(options):
+        if field.name in RESERVED:
+            raise UserError(
+                f"source {name!r}: its option {field.name} has the name of one that every build has: call it otherwise "
+                f"than {', '.join(sorted(RESERVED))}"
+            )
         if not isinstance(field.default, bool | int | float | str):
             raise UserError(
                 f"source {name!r}: its option {field.name} needs a default that is a number, a text or a bool, and a "

@@ -15,6 +15,7 @@ literature too.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +117,18 @@ def _locate(root: Path) -> tuple[Path, Path, Path]:
 
 def _present(members: Members, names: list[str], partition: Path) -> list[str]:
     """For each image that the partition names, its name among the members (in a zip: with its folder)."""
-    by_name = {name.rsplit("/", 1)[-1]: name for name in members.sizes}
+    wanted, by_name = set(names), dict[str, str]()
+    for full in members.sizes:
+        name = full.rsplit("/", 1)[-1]
+        if by_name.setdefault(name, full) != full and name in wanted:
+            raise DataError(f"{members.path} holds {name} twice, as {by_name[name]} and as {full}: remove one of them")
     by_stem = {name.rsplit(".", 1)[0]: full for name, full in by_name.items()}  # the PNG edition keeps the .jpg lists
     there = [by_name.get(name) or by_stem.get(name.rsplit(".", 1)[0]) for name in names]
     absent = [name for name, full in zip(names, there, strict=True) if full is None]
     if absent:
         raise DataError(
             f"{members.path} lacks {len(absent):,} of the {len(names):,} images that {partition.name} names, the first "
-            f"is {absent[0]}: fetch img_align_celeba.zip from {ORIGIN} again, or take their lines out of the file"
+            f"is {absent[0]}: fetch img_align_celeba.zip from {ORIGIN} again"
         )
     return [name for name in there if name is not None]
 
@@ -148,7 +153,9 @@ def read_partition(path: Path) -> tuple[list[str], NDArray[np.int8]]:
     """
     rows = _rows(path)
     if path.suffix.lower() == ".csv":
-        next(rows, None)  # the header
+        _, header = next(rows, (0, []))
+        if header[1:] in (["0"], ["1"], ["2"]):
+            raise DataError(f"{path} begins with an image, not with a header row: put one before it, or fetch it again")
     names, parts = [], []
     for number, row in rows:
         if len(row) != 2 or row[1] not in ("0", "1", "2"):
@@ -158,7 +165,8 @@ def read_partition(path: Path) -> tuple[list[str], NDArray[np.int8]]:
         names.append(row[0])
         parts.append(int(row[1]))
     if not names or len(set(names)) != len(names):
-        raise DataError(f"{path} names {'no image' if not names else 'an image twice'}: fetch it again from {ORIGIN}")
+        twice = next((name for name, count in Counter(names).items() if count > 1), "")
+        raise DataError(f"{path} names {f'{twice} twice' if twice else 'no image'}: fetch it again from {ORIGIN}")
     return names, np.array(parts, np.int8)
 
 
@@ -166,17 +174,20 @@ def read_attributes(path: Path, names: list[str]) -> tuple[tuple[str, ...], NDAr
     """The attributes' names as the file has them, and their values for the images `names`: uint8 [N, attributes].
 
     Raises:
-        DataError: a row of another length than the header, a value that is neither of two, or an image without a row.
+        DataError: a row of another length than the header, a value that is neither of two, an image without a row or
+            with two, or more images than `names` has.
     """
     rows = _rows(path)
     comma = path.suffix.lower() == ".csv"
-    if not comma:
-        next(rows, None)  # the number of images
+    first = [] if comma else next(rows, (0, []))[1]  # in a .txt, the number of images
+    if not comma and (len(first) != 1 or not first[0].isdecimal()):
+        raise DataError(f"{path} does not begin with the number of its images: fetch it again from {ORIGIN}")
     _, header = next(rows, (0, []))
     header = header[1:] if comma else header
     if not header or len(set(header)) != len(header):
         raise DataError(f"{path} names no attributes, or one twice: fetch it again from {ORIGIN}")
     place = {name: i for i, name in enumerate(names)}
+    seen = set[str]()
     values = np.empty((len(names), len(header)), np.uint8)
     known = {"-1": 0, "0": 0, "1": 1}
     for _, (name, *cells) in rows:
@@ -186,11 +197,17 @@ def read_attributes(path: Path, names: list[str]) -> tuple[tuple[str, ...], NDAr
             row = [known[cell] for cell in cells]
         except KeyError as error:
             raise DataError(f"{path}, {name}: the value {error} is neither 1 nor -1: fetch it again") from None
-        at = place.pop(name, None)
-        if at is not None:
-            values[at] = row
-    if place:
+        if name in seen:
+            raise DataError(f"{path} has two rows for {name}: fetch it again from {ORIGIN}")
+        seen.add(name)
+        if name in place:
+            values[place[name]] = row
+    if lost := [name for name in names if name not in seen]:
+        raise DataError(f"{path} has no row for {lost[0]}, which the partition names: fetch it again from {ORIGIN}")
+    listed = int(first[0]) if first else len(seen)
+    if len(names) < listed:
         raise DataError(
-            f"{path} has no row for {next(iter(place))}, which the partition names: fetch it again from {ORIGIN}"
+            f"the partition names {len(names):,} images, {path} has {listed:,}: fetch list_eval_partition.txt again "
+            f"from {ORIGIN}, or take their rows out of both"
         )
     return tuple(header), values

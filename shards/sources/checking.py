@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import Any
 
-from shards.errors import UserError
+import numpy as np
+
+from shards.errors import DataError, UserError
+from shards.manifest import check_plan
 from shards.sources.base import Source, UnreadableImage
 
 _MOST = 20  # lines; a set of which nothing fits needs no thousand
@@ -19,6 +24,53 @@ def location(source: type[Source]) -> str | None:
     return places[0] if places else None
 
 
+def promised(source: Source) -> dict[str, Any]:
+    """What an opened source says that it holds, as JSON: `source`, `image`, `classes`, `factors` and `splits`.
+
+    Numbers may be numpy's. The image has no encoding of its own yet: `png` stands there.
+
+    Raises:
+        DataError: an attribute that a source must have is missing, of another kind or out of range, or there are no
+            training images.
+    """
+    where = f"source {source.kind!r}"
+    lacking = [name for name in ("shape", "splits", "fingerprint") if not hasattr(source, name)]
+    if lacking:
+        raise DataError(f"{where}: its constructor does not set self.{lacking[0]}: see shards.sources.Source")
+    shape = source.shape
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        raise DataError(f"{where}: its shape is {shape!r}: (height, width, channels) is needed")
+    said = {
+        "source": source.describe(),
+        "image": {**dict(zip(("height", "width", "channels"), shape, strict=True)), "encoding": "png"},
+        "classes": list(source.classes),
+        "factors": source.factors,
+        "splits": source.splits,
+    }
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(said, default=as_plain_number))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: what it says of itself cannot be written as JSON ({error}): correct it") from None
+    check_plan(plain)
+    for name, factor in plain["factors"].items():
+        low, high = factor.get("range", (0, 1))
+        with np.errstate(over="ignore"):
+            near, far = np.float32(low), np.float32(high)
+        if not (np.isfinite([near, far]).all() and near < far):
+            raise DataError(
+                f"{where}: the factor {name} goes from {low:g} to {high:g}, which is no range in float32, as which "
+                "factors are read: rescale it or leave it out"
+            )
+    return plain
+
+
+def as_plain_number(value: object) -> bool | int | float | str:
+    """The Python number of a numpy one, for `json.dumps`. Raises a TypeError for anything else."""
+    if isinstance(value, np.generic) and isinstance(plain := value.item(), bool | int | float | str):
+        return plain
+    raise TypeError(f"{type(value).__name__} is no number")
+
+
 def check(source: type[Source], options: object) -> tuple[Source | None, list[str]]:
     """Opens a source and says what its raw data lacks.
 
@@ -28,6 +80,7 @@ def check(source: type[Source], options: object) -> tuple[Source | None, list[st
     """
     try:
         opened = source(options)
+        promised(opened)
     except UserError as error:
         return None, [str(error)]
     lines = opened.lacks()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from shards.errors import DataError
 from shards.sources import register
 from shards.sources.base import Sample, Source, option
+from shards.sources.damage import DAMAGE, reason
 from shards.sources.fetching import find, missing
 
 FILE_NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -103,8 +103,8 @@ def _locate(path: Path) -> Path:
     return found
 
 
-def _damaged(path: Path, reason: object) -> DataError:
-    return DataError(f"{path} cannot be read ({reason}): fetch {FILE_NAME} from {ORIGIN} again")
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{path} cannot be read ({why}): fetch {FILE_NAME} from {ORIGIN} again")
 
 
 def _header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
@@ -138,8 +138,8 @@ def _read_images(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int]]:
             stream.read(1)  # at the end the archive compares its checksum
     except KeyError:
         raise _damaged(path, "it has no imgs") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise _damaged(path, error) from None
+    except DAMAGE as error:
+        raise _damaged(path, reason(error)) from None
     return bits, (height, width)
 
 
@@ -150,8 +150,8 @@ def _read_classes(path: Path, count: int) -> NDArray[np.int64]:
             classes = np.lib.format.read_array(stream, allow_pickle=False).astype(np.int64)
     except KeyError:
         raise _damaged(path, "it has no latents_classes") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise _damaged(path, error) from None
+    except DAMAGE as error:
+        raise _damaged(path, reason(error)) from None
     if classes.shape != (count, len(_SIZES)):
         raise _damaged(path, f"latents_classes is {classes.shape} for {count} images of {len(_SIZES)} factors")
     if classes.min() < 0 or (classes >= np.array(_SIZES)).any():

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from PIL import Image
 from shards.errors import DataError, UserError
 from shards.sources import pictures, register
 from shards.sources.base import Sample, Source, option
+from shards.sources.damage import DAMAGE, reason
 from shards.sources.folder import FolderOptions, hash_of_listing, listing, split_up
 
 _ARRAYS = (".npy", ".npz")
@@ -132,16 +131,18 @@ def read_array(path: Path) -> tuple[NDArray[np.uint8], Columns]:
     """
     if path.suffix.lower() not in _ARRAYS:
         raise DataError(f"{path} is neither a folder nor an .npy or .npz file: give one of these as --path")
-    arrays: dict[str, NDArray[Any]] = {}
     try:
-        if path.suffix.lower() == ".npy":
-            arrays[path.name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            arrays = {path.name: loaded}
         else:
-            with np.load(path, allow_pickle=False) as archive:
+            with loaded as archive:
                 arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read ({reason}): save it again, as plain arrays") from None
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read ({reason(error)}): save it again, as plain arrays") from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path} holds {name[:60]!r}, which is no array: take it out, or save the arrays again")
     candidates = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     if len(candidates) != 1:
         raise DataError(f"{path} holds {len(candidates)} arrays of images [N, H, W] or [N, H, W, C]: one is needed")
@@ -150,6 +151,8 @@ def read_array(path: Path) -> tuple[NDArray[np.uint8], Columns]:
 
 
 def _checked(images: NDArray[Any], name: str, path: Path) -> NDArray[np.uint8]:
+    if 0 in images.shape:
+        raise DataError(f"{path}: {name} has the shape {images.shape}: there is nothing in it; save the images again")
     if images.ndim == 4 and images.shape[3] not in (1, 3):
         raise DataError(
             f"{path}: {name} has the shape {images.shape}: [N, H, W], [N, H, W, 1] or [N, H, W, 3] is needed"
@@ -179,27 +182,37 @@ def read_factors(path: Path, files: list[str] | None, count: int) -> Columns:
         files: the images' paths, which the first column names in any order; None where rows follow the images' order.
 
     Raises:
-        DataError: no such file, rows of unequal lengths, an image without a row, or a cell that is no number.
+        DataError: no such file or header, rows of unequal lengths, an image without a row or with two, a row without an
+            image, or a cell that is no number.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DataError(f"{path} cannot be read as a CSV file ({reason}): correct --factors") from None
+        why = error.strerror if isinstance(error, OSError) else reason(error)
+        raise DataError(f"{path} cannot be read as a CSV file ({why}): correct --factors") from None
     header, body = (rows[0][1], rows[1:]) if rows else ([], [])
     names = header if files is None else header[1:]
     if not names or len(set(names)) != len(names) or "" in names:
         raise DataError(f"{path}: the first row must name each factor once, after the image's path where there is one")
+    if all(_is_number(name) for name in names):
+        raise DataError(f"{path}: its first row must name the factors, and holds numbers: put a header row before it")
     for line, row in body:
         if len(row) != len(header):
             raise DataError(f"{path}, line {line}: {len(row)} cells where the first row has {len(header)}")
     if files is not None:
-        of = {row[0]: (line, row[1:]) for line, row in body}
+        of: dict[str, tuple[int, list[str]]] = {}
+        for line, row in body:
+            if row[0] in of:
+                raise DataError(f"{path}, line {line}: {row[0]} has a row already, in line {of[row[0]][0]}: drop one")
+            of[row[0]] = line, row[1:]
         lost = [name for name in files if name not in of]
         if lost:
             raise DataError(f"{path} has no row for {len(lost):,} of {count:,} images, the first is {lost[0]}: add it")
+        if strangers := of.keys() - set(files):
+            first = min(strangers)
+            raise DataError(f"{path}, line {of[first][0]}: there is no image {first}: correct the row, or take it out")
         body = [of[name] for name in files]
     if len(body) != count:
         raise DataError(f"{path} has {len(body):,} rows for {count:,} images: one for each is needed")
@@ -208,7 +221,14 @@ def read_factors(path: Path, files: list[str] | None, count: int) -> Columns:
 
 
 def _number(cell: str, path: Path, line: int) -> float:
+    if not _is_number(cell):
+        raise DataError(f"{path}, line {line}: {cell[:40]!r} is no number: factors are numbers")
+    return float(cell)
+
+
+def _is_number(cell: str) -> bool:
     try:
-        return float(cell)
+        float(cell)
     except ValueError:
-        raise DataError(f"{path}, line {line}: {cell[:40]!r} is no number: factors are numbers") from None
+        return False
+    return True

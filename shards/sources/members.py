@@ -6,17 +6,19 @@ opened for it alone. So any number of forked processes can read at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from shards.errors import DataError
 from shards.sources.base import UnreadableImage
+from shards.sources.damage import DAMAGE, reason
 
 _LOCAL = struct.Struct("<4s22xHH")  # a zip's header before each file: signature, ..., lengths of name and extra field
 _DEAD = "it is cut off or damaged, fetch it again"
@@ -57,7 +59,9 @@ class _FolderMembers(Members):
             for name in names:
                 full = name if below == "." else f"{below}/{name}"
                 if wanted(full):
-                    found[full] = (path / full).stat().st_size
+                    # A link to nowhere is no image; whoever has a list of them says what lacks.
+                    with contextlib.suppress(OSError):
+                        found[full] = (path / full).stat().st_size
         self.sizes = dict(sorted(found.items()))
 
     def where(self, name: str) -> str:
@@ -75,10 +79,14 @@ class _ZipMembers(Members):
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                infos = {info.filename: info for info in archive.infolist() if wanted(info.filename)}
-        except (zipfile.BadZipFile, OSError, EOFError, struct.error, NotImplementedError) as error:
-            raise DataError(f"{path} is no readable zip ({_reason(error)}): {_DEAD}") from None
-        infos = dict(sorted(infos.items()))
+                self._end = path.stat().st_size
+                listed = [info for info in archive.infolist() if wanted(info.filename)]
+        except DAMAGE as error:
+            raise DataError(f"{path} is no readable zip ({reason(error)}): {_DEAD}") from None
+        infos: dict[str, zipfile.ZipInfo] = {}
+        for info in sorted(listed, key=lambda info: info.filename):
+            _refuse_second(path, info.filename, infos)
+            infos[info.filename] = info
         self.sizes = {name: info.file_size for name, info in infos.items()}
         self._places = {
             name: (info.header_offset, info.compress_size, info.compress_type, info.CRC, info.flag_bits)
@@ -90,13 +98,15 @@ class _ZipMembers(Members):
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or flags & 1:
             raise UnreadableImage(f"{self.where(name)} is encrypted, or of an unusual compression: unpack the zip")
         try:
+            if offset + size > self._end:
+                raise EOFError
             header = _pread(self.path, offset, _LOCAL.size)
             signature, named, extra = _LOCAL.unpack(header)
             packed = _pread(self.path, offset + _LOCAL.size + named + extra, size)
             data = zlib.decompress(packed, -zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED else packed
             if signature == b"PK\x03\x04" and zlib.crc32(data) == crc:
                 return data
-        except (OSError, struct.error, zlib.error):
+        except (OSError, struct.error, zlib.error, EOFError):
             pass  # all of it is the same to the user: the bytes are not those that were packed
         raise UnreadableImage(f"{self.where(name)} is damaged in the zip: fetch it again")
 
@@ -111,10 +121,11 @@ class _TarMembers(Members):
                     archive.members.clear()  # type: ignore[attr-defined]  # else it would keep every one
                     name = info.name.removeprefix("./")
                     if info.isreg() and wanted(name):
+                        _refuse_second(path, name, places)
                         places[name] = (info.offset_data, info.size)
                 end = archive.offset
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise DataError(f"{path} is no readable tar ({_reason(error)}): {_DEAD}, or unpack it") from None
+        except (*DAMAGE, tarfile.TarError) as error:
+            raise DataError(f"{path} is no readable tar ({reason(error)}): {_DEAD}, or unpack it") from None
         # tarfile takes a torn header for the end, without a word; a whole archive ends with a block of zeros.
         if _pread(path, end, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise DataError(f"{path} ends without the mark of a tar's end after {len(places):,} images: {_DEAD}")
@@ -136,7 +147,7 @@ def open_members(path: Path, wanted: Wanted) -> Members:
     """Lists the wanted files in a folder, a `.zip` or a `.tar`.
 
     Raises:
-        DataError: a torn or otherwise unreadable archive.
+        DataError: a torn or otherwise unreadable archive, or one that holds a file twice.
     """
     if path.is_dir():
         return _FolderMembers(path, wanted)
@@ -151,5 +162,6 @@ def _pread(path: Path, offset: int, size: int) -> bytes:
         os.close(descriptor)
 
 
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _refuse_second(path: Path, name: str, found: Collection[str]) -> None:
+    if name in found:
+        raise DataError(f"{path} holds {name} twice: which of the two is meant cannot be known; pack it again")

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shards.sources.base import UnreadableImage
+from shards.sources.damage import reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".avif")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF")
@@ -52,9 +53,12 @@ def read(file: Path | bytes, where: str, shape: tuple[int, int, int], crop: str 
                     reach = 2 * max(height, width)
                     picture.draft(None, (reach, reach))
                 plain = _plain(picture, where, "RGB" if channels == 3 else "L")
+    except UnidentifiedImageError:  # whose own words hold an address in memory
+        raise UnreadableImage(
+            f"{where} cannot be read as an image (it begins as none of {', '.join(_FORMATS)} does): repair or remove it"
+        ) from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadableImage(f"{where} cannot be read as an image ({reason}): repair or remove it") from None
+        raise UnreadableImage(f"{where} cannot be read as an image ({reason(error)}): repair or remove it") from None
     return fitted(plain, where, shape, crop)
 
 
@@ -66,9 +70,13 @@ def fitted(picture: Image.Image, where: str, shape: tuple[int, int, int], crop: 
             into it, a number cuts a square of that side from the middle.
 
     Raises:
-        UnreadableImage: the picture is smaller than the square to cut.
+        UnreadableImage: the picture is smaller than the square to cut, or so thin that one colour would be left of it.
     """
     height, width, _ = shape
+    if min(picture.size) < min(2, height, width):
+        raise UnreadableImage(
+            f"{where} is {picture.width}x{picture.height}: one colour is all that it could show; remove it"
+        )
     if crop == "center":
         small = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     elif crop == "none":

@@ -7,7 +7,6 @@ memory in MATLAB's order, so nothing is copied; worker processes share the array
 from __future__ import annotations
 
 import hashlib
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ from numpy.typing import NDArray
 from shards.errors import DataError
 from shards.sources import register
 from shards.sources.base import Sample, Source, option, validation_of
+from shards.sources.damage import DAMAGE, reason
 from shards.sources.fetching import by_torchvision, find, missing
 
 ORIGIN = "http://ufldl.stanford.edu/housenumbers/"
 _FOLDERS = (".", "svhn", "SVHN")
+_HDF5 = b"MATLAB 7.3"  # how such a file begins
 
 
 @dataclass(frozen=True)
@@ -95,24 +96,35 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images uint8 [32, 32, 3, N] in MATLAB's order, and labels int64 [N] in 0..9, of one of the files.
 
     Raises:
-        DataError: no MATLAB file of version 5, damaged, or not of these shapes.
+        DataError: no MATLAB file of version 5, damaged, not of these shapes, or labels that are no digits.
     """
-    from scipy.io import loadmat, matlab  # a second to import
+    from scipy.io import loadmat, matlab, whosmat  # a second to import
 
     try:
+        with open(path, "rb") as stream:
+            if stream.read(len(_HDF5)) == _HDF5:
+                raise DataError(
+                    f"{path} is of MATLAB 7.3, which is another format: save it with -v7, or fetch it again"
+                )
+        kinds = {name: kind for name, _, kind in whosmat(path)}
         content: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
-        images, labels = content["X"], content["y"].reshape(-1).astype(np.int64)
-    except (OSError, ValueError, TypeError, EOFError, zlib.error, NotImplementedError, matlab.MatReadError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read ({reason}): it is cut off or no MATLAB file, fetch it again") from None
-    except KeyError as error:
-        raise DataError(f"{path} holds no {error}: fetch {path.name} from {ORIGIN}") from None
+    except (*DAMAGE, LookupError, matlab.MatReadError) as error:
+        raise DataError(
+            f"{path} cannot be read ({reason(error)}): it is cut off or no MATLAB file, fetch it again"
+        ) from None
+    for name in ("X", "y"):
+        if not isinstance(content.get(name), np.ndarray):
+            raise DataError(f"{path} holds no array {name!r}: fetch {path.name} from {ORIGIN}")
+    if kinds["X"] == "logical":  # which arrives as 0 and 1 of uint8
+        raise DataError(f"{path} holds X of true and false, not of bytes: fetch {path.name} from {ORIGIN}")
+    images, values = content["X"], content["y"].reshape(-1)
+    if values.dtype.kind not in "uif" or not np.isin(values, np.arange(1, 11)).all():
+        raise DataError(f"{path} holds labels other than 1 to 10, where 10 is the digit 0: fetch it from {ORIGIN}")
+    labels = values.astype(np.int64)
     if images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3) or images.shape[3:] != labels.shape:
         raise DataError(
             f"{path} holds X of {images.dtype} {images.shape} and {len(labels)} labels, not uint8 (32, 32, 3, N) "
             f"and N: fetch {path.name} from {ORIGIN}"
         )
-    if len(labels) and not 1 <= labels.min() <= labels.max() <= 10:
-        raise DataError(f"{path} holds labels outside 1..10, where 10 is the digit 0: fetch it from {ORIGIN}")
     labels[labels == 10] = 0
     return np.asfortranarray(images), labels

@@ -241,6 +241,9 @@ def test_policies_are_read_from_a_preset_and_saved_with_the_run() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("augment.diffaugment=[color,color]", "must name each policy once, color is twice"),
+        ("objective.r1=1e400", "objective.r1: inf: must be finite"),
+        ("objective.ramp_kimg=.inf", "objective.ramp_kimg: inf: must be finite"),
         ("augment.diffaugment=[colour]", "augment.diffaugment: 'colour': must be one of color, translation, cutout"),
         ("augment.diffaugment=cutout", "augment.diffaugment: 'cutout': must be a list"),
         ("augment.mirror=2", "augment.mirror: 2: must be true or false"),

@@ -8,6 +8,7 @@ import yaml
 from infogan import settings
 from infogan.codes import CategoricalCode, ContinuousCode
 from infogan.config import NEUTRAL, RUNTIME, RunConfig, Stop, digest, flatten, identity, to_plain
+from infogan.description import describe
 from infogan.networks import NETWORKS
 from infogan.networks.paper import MNIST
 from infogan.objectives import OBJECTIVES
@@ -356,6 +357,19 @@ def test_a_stop_is_written_as_it_is_read() -> None:
 def test_the_same_stop_in_three_units_is_the_same_moment() -> None:
     stops = [Stop.parse(text).images(100, 5000) for text in ("100 updates", "2 epochs", "10 kimg")]
     assert stops == [10_000] * 3
+
+
+def test_a_dry_run_times_no_update_that_does_not_fit_and_refuses_what_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["threads=1", "device=cpu"]  # threads: those of the tests
+    large = settings.load("paper/mnist", [*words, f"data.path={tmp_path / 'none'}", "batch=1000000", "stop=1 kimg"])
+    *_, memory, update, stop = describe(large)
+    assert memory.startswith("memory: about ")
+    assert update.startswith("one update: not timed, it does not fit into the free memory of cpu: lower batch")
+    assert stop == "stop 1 kimg = 1 updates = 1,000 kimg"
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UserError, match="is no finished data set"):
+            list(describe(settings.load("paper/mnist", [*words, f"data.path={path}"])))
 
 
 def test_a_config_made_in_python_is_checked_too() -> None:

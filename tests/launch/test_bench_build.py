@@ -1,5 +1,6 @@
 """The benches of building measure what they say: the same images on both sides, and no more memory for more of them."""
 
+import errno
 import io
 import json
 import mmap
@@ -56,6 +57,15 @@ def test_without_a_source_the_digits_are_built() -> None:
     assert found.exception is None, found.output
     assert "shards of digits, 15 images of 28x28x1: 1 rounds" in found.stdout
     assert "digits" in CliRunner().invoke(bench.command, ["build", "--help"]).stdout
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    for name, message in (("", "no file"), ("nowhere/x.json", "there is no folder")):
+        found = CliRunner().invoke(bench.command, ["build", "digits", "--json", str(tmp_path / name)])
+        assert isinstance(found.exception, UserError)
+        assert message in str(found.exception)
+        assert found.stderr == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_both_sides_write_the_same_images(photos: Path, tmp_path: Path) -> None:
@@ -120,6 +130,12 @@ def test_what_goes_wrong_in_a_turn_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="no such picture"):
         cost_of(refused, tmp_path)
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"cannot write .*the disk is full"):
+        cost_of(full, tmp_path)
     with pytest.raises(UserError, match="died"):
         cost_of(lambda folder: os._exit(9), tmp_path)
     assert list(tmp_path.iterdir()) == []

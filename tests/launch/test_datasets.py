@@ -120,6 +120,11 @@ def test_a_contact_sheet_shows_a_hundred_images_of_a_split(digits: Path, tmp_pat
     assert again.read_bytes() != file.read_bytes()
     with pytest.raises(UserError, match=r"ends in \.png"):
         shards("describe", str(digits), "--sheet", str(tmp_path / "sheet.jpg"))
+    for name, message in (
+        (".png", r"ends in \.png"), ("a/b.png", "there is no folder"), ("sheet.png/b.png", "there is no folder")
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            shards("describe", str(digits), "--sheet", str(tmp_path / name))
     with pytest.raises(UserError, match="split 'tset' does not exist: it has train, validation, test"):
         shards("describe", str(digits), "--sheet", str(again), "--split", "tset")
 

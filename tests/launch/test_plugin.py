@@ -21,6 +21,20 @@ WRONG = {
     "an exception of several lines": ("raise ValueError('a\\n  b')\n", "{path}, line 1: ValueError: a b"),
     "a package that is missing": ("import nowhere_at_all\n", "{path}, line 1: ModuleNotFoundError: No module named"),
     "leaving": ("import sys\nsys.exit(0)\n", "{path}, line 2: SystemExit: 0"),
+    "an exception of no common kind": (
+        "class B(BaseException): pass\nraise B('boo')\n", "{path}, line 2: B: boo"
+    ),
+    "an exception without words": (
+        "class E(Exception):\n    def __str__(self): raise ValueError\nraise E()\n",
+        "{path}, line 3: E: (its text cannot be made)",
+    ),
+    "nests too deep": (f"x={'-' * 200_000}1\n", "{path}: not Python: it is nested too deeply"),
+    "a name that is none": (f"{SOURCE}register(5)(Options)\n", "{path}, line 5: source 5: a name must be a text"),
+    "an option of the command's": (
+        f"{SOURCE}@dataclass\nclass More(Options):\n    out: int = 1\n@register('mine')\nclass Mine(Source):\n"
+        "    Options = More\n    def __init__(self, o): ...\n    def sample(self, s, i): ...\n",
+        "{path}, line 8: source 'mine': its option out has the name of one that every build has",
+    ),
     "nothing registered": ("x = 1\n", "{path}: registers nothing; put @shards.sources.register(NAME)"),
     "the name of a network": (
         "from infogan.networks import NETWORKS, Network\n@NETWORKS.register('mnist')\nclass Mine(Network):\n    pass\n",
@@ -95,6 +109,7 @@ def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("notes.txt", "notes.txt: must be a Python file"),
         ("folder.py", "folder.py: is a directory"),
         (None, "--plugin: say which FILE"),
+        ("", "--plugin: say which FILE"),
     ],
 )
 def test_a_plugin_that_is_no_file_is_refused(
@@ -102,8 +117,17 @@ def test_a_plugin_that_is_no_file_is_refused(
 ) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.py").mkdir()
-    words = ["doctor", "--plugin", *([str(tmp_path / name)] if name else [])]
+    words = ["doctor", "--plugin", *([str(name and tmp_path / name)] if name is not None else [])]
     assert expected in error_of(words, capsys)
+
+
+def test_every_option_of_a_command_is_reserved() -> None:
+    from launch import bench_build, datasets
+    from shards.sources import RESERVED, get
+
+    for make in (datasets._build_command, bench_build._source_command):
+        taken = {parameter.name for parameter in make(get("digits")).params}
+        assert taken - set(get("digits").Options.__dataclass_fields__) <= RESERVED
 
 
 @pytest.fixture

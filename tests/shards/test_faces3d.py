@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -166,6 +167,10 @@ def _changed(**arrays: Any) -> Any:
     return lambda path, small: small.write_packed(path, **arrays)
 
 
+def _scaled(by: Any) -> Any:
+    return lambda path, small: small.write_packed(path, vertices=small.arrays()["vertices"] * np.array(by, np.float64))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -175,10 +180,17 @@ def _changed(**arrays: Any) -> Any:
         (lambda path, small: path.write_bytes(b""), "no npz file"),
         (lambda path, small: np.save(path.open("wb"), np.zeros(3)), "no npz file"),
         (_changed(expression_names=np.array(["a", None], object)), "pickled"),
+        (lambda path, small: zipfile.ZipFile(path, "w").writestr("vertices", "no array"), "no array 'vertices'"),
         (_changed(vertices=np.zeros((7, 2), np.float32)), "vertices is float32 (7, 2)"),
         (_changed(vertices=np.zeros((5, 3), np.float32)), "identity"),
         (_changed(triangles=np.full((4, 3), 60000, np.uint16)), "60000"),
         (_changed(expression_names=np.array([f"e{k}" for k in range(16)])), "jawOpen"),
+        (_changed(eyeball_start=np.int64(-5)), "eyeball_start is -5"),
+        (_changed(eyeball_start=np.int64(2**62)), "eyeball_start is 4611686018427387904"),
+        (_changed(triangles=np.zeros((9, 3), np.uint16)), "span 0 x 0 x 0"),
+        (_changed(triangles=np.array([[0, 1, 99]])), "centimetres"),
+        *[(_scaled(by), "centimetres: it is damaged, or in another unit") for by in (0.0, 0.1, 10.0, 1e30, [1, 1, 0])],
+        (_scaled(1e300), "not finite"),
         (_changed(identity=np.full((3, 5, 3), np.nan, np.float16)), "identity"),
     ],
 )
@@ -197,6 +209,19 @@ def test_coordinates_that_are_not_finite_are_named(small: ModuleType, tmp_path: 
     broken[1, 4, 2] = np.inf
     with pytest.raises(UserError, match="not finite"):
         open_source("faces3d", path=str(small.write_packed(tmp_path / "model.npz", identity=broken)))
+    broken[1, 4, 2] = 999.0
+    with pytest.raises(UserError, match="a mode moves the surface by 999 centimetres"):
+        open_source("faces3d", path=str(small.write_packed(tmp_path / "model.npz", identity=broken)))
+
+
+def test_corners_may_be_counted_backwards(small: ModuleType, tmp_path: Path) -> None:
+    folder = small.write_facekit(tmp_path)
+    path = folder / "generic_neutral_mesh.obj"
+    forwards = face_files.read(str(folder), "faces3d").triangles
+    text = path.read_text()
+    path.write_text(re.sub(r"(?m)(?<= )(\d+)(?=/\d)", lambda n: str(int(n[1]) - 1 - small.FACEKIT_VERTICES), text))
+    assert path.read_text().count("-") > 500
+    np.testing.assert_array_equal(face_files.read(str(folder), "faces3d").triangles, forwards)
 
 
 def test_a_missing_model_says_what_to_fetch(tmp_path: Path) -> None:
@@ -229,5 +254,8 @@ def test_a_damaged_facekit_folder_is_named_in_one_line(small: ModuleType, tmp_pa
     assert "damaged vertex line" in refused("identity001.obj", neutral.replace("v 1 1", "v x 1", 1))
     assert "identity001.obj has 17 vertices" in refused("identity001.obj", neutral[:1000])
     assert "damaged polygon line" in refused("generic_neutral_mesh.obj", neutral.replace("\nf 1", "\nf one", 1))
-    assert "no polygons" in refused("generic_neutral_mesh.obj", neutral + "f 1 2 99999\n")
+    for line in ("f 1 2 0", "f 1 2", "f 1 2 99999999999999999999999"):
+        assert "damaged polygon line" in refused("generic_neutral_mesh.obj", f"{neutral}{line}\n")
+    for line in ("f 1 2 99999", "f 1 2 -99999"):
+        assert "no polygons" in refused("generic_neutral_mesh.obj", f"{neutral}{line}\n")
     assert "24591 are needed" in refused("generic_neutral_mesh.obj", "v 1 2 3\nf 1 1 1\n")

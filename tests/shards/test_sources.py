@@ -62,6 +62,13 @@ def test_an_unknown_source_or_option_lists_the_valid_ones() -> None:
         open_source("folder", colour="grey")
 
 
+@pytest.mark.parametrize("name", ["a b/../c", "", "..", 5, ["list"], "-x", "name\n"])
+def test_a_name_is_a_word(pattern: Any, name: Any) -> None:
+    with pytest.raises(UserError, match="a name must be a text that begins with a letter"):
+        sources.register(name)(type(pattern()))
+    assert name not in sources.names()
+
+
 def test_a_source_registered_from_outside_is_found(pattern: Any) -> None:
     kind = type(pattern())
     try:

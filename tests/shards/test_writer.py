@@ -294,6 +294,90 @@ def test_a_source_that_breaks_its_word_is_named(pattern: Any, tmp_path: Path) ->
         build(Wrong(pattern().options), tmp_path / "set", workers=1, progress=False)
 
 
+def test_numbers_of_a_sample_may_be_numpys(pattern: Any, tmp_path: Path) -> None:
+    class Numpys(type(pattern())):  # type: ignore[misc]
+        def sample(self, split: str, i: int) -> Sample:
+            sample = super().sample(split, i)
+            factors = {"angle": np.float32(0.5), "form": np.int64(i % 4)}
+            return Sample(np.int64(sample.key), sample.image, np.uint8(sample.label), factors)
+
+    class Plain(type(pattern())):  # type: ignore[misc]
+        def sample(self, split: str, i: int) -> Sample:
+            sample = super().sample(split, i)
+            return Sample(sample.key, sample.image, sample.label, {"angle": 0.5, "form": i % 4})
+
+    options = pattern(train=9, test=3, factors=True).options
+    digests = [build(kind(options), tmp_path / kind.__name__, progress=False).digest for kind in (Numpys, Plain)]
+    assert digests[0] == digests[1]
+
+
+IMAGE = np.zeros((6, 5, 1), np.uint8)
+FACTORS = {"angle": 0.5, "form": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "train: the source gave a NoneType; shards.sources.Sample is needed"),
+        (Sample("1", IMAGE, 0, FACTORS), "gave a key that is a str; a whole number is needed"),  # type: ignore[arg-type]
+        (Sample(1, [[1]], 0, FACTORS), "gave an image that is a list; a numpy array is needed"),  # type: ignore[arg-type]
+        (Sample(1, IMAGE, 0.5, FACTORS), "gave a label that is a float; a whole number is needed"),  # type: ignore[arg-type]
+        (
+            Sample(1, IMAGE, 0, {"angle": "wide", "form": 1}),
+            "sample 1 of train: the factor angle is 'wide', not a number",
+        ),  # type: ignore[dict-item]
+        (Sample(1, IMAGE, 0, {"angle": IMAGE, "form": 1}), "gave factors that are no numbers .ndarray is no number"),  # type: ignore[dict-item]
+        (SystemExit(0), "SystemExit: 0"),
+    ],
+)
+def test_a_sample_of_another_kind_is_named(pattern: Any, tmp_path: Path, given: Any, message: str) -> None:
+    class Wrong(type(pattern())):  # type: ignore[misc]
+        def sample(self, split: str, i: int) -> Sample:
+            if isinstance(given, BaseException):
+                raise given
+            return given  # type: ignore[no-any-return]
+
+    with pytest.raises(RuntimeError if isinstance(given, SystemExit) else DataError, match=message):
+        build(Wrong(pattern(factors=True).options), tmp_path / "set", workers=1, progress=False)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("splits", {"train": 9, "../../evil": 20}, r"splits must have names of .*, not '\.\./\.\./evil'"),
+        ("splits", {"train": -5}, "splits.train must be a whole number of at least 0, not -5"),
+        ("splits", {"train": 0, "test": 9}, "no training images"),
+        ("splits", {"test": 9}, "no training images"),
+        ("splits", {"train": 1.5}, "splits.train must be a whole number"),
+        ("splits", None, "splits must be a mapping"),
+        ("shape", (6, 5), r"shape is \(6, 5\): \(height, width, channels\) is needed"),
+        ("shape", (6, 5, 4), "image.channels must be 1 or 3, not 4"),
+        ("shape", (6, 0, 1), "image.width must be a whole number of at least 1"),
+        ("fingerprint", None, "fingerprint must be a text, not None"),
+        ("fingerprint", b"1", "cannot be written as JSON"),
+        ("classes", (1, 2), "classes must be a list of names"),
+        ("factors", {"f": {"kind": "weird"}}, "factors.f.kind must be categorical or continuous, not 'weird'"),
+        ("factors", {"f": {"kind": "continuous", "range": [0, NAN], "periodic": False}}, "factors.f.range must be two"),
+    ],
+)
+def test_what_a_source_promises_is_checked_before_anything_is_written(
+    pattern: Any, tmp_path: Path, attribute: str, value: Any, message: str
+) -> None:
+    source = pattern()
+    setattr(source, attribute, value)
+    with pytest.raises(DataError, match=rf"source 'pattern': .*{message}") as caught:
+        build(source, tmp_path / "deep" / "set", workers=1, progress=False)
+    assert "\n" not in str(caught.value)
+    delattr(source, attribute)
+    if attribute in ("splits", "shape", "fingerprint"):
+        with pytest.raises(DataError, match=rf"does not set self\.{attribute}"):
+            build(source, tmp_path / "deep" / "set", workers=1, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_no_space_left_is_one_line_and_leaves_nothing_torn(
     pattern: Any, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, code: int
