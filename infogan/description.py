@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infogan.config import RunConfig, digest, flatten, to_plain
-from infogan.engine import Engine
+from infogan.engine import Engine, open_engine
 from infogan.learner import Learner
 from infogan.model import check_identity
 from infogan.networks import Critic
@@ -24,7 +24,7 @@ BYTES_PER_WEIGHT = {"generator": 4 * 5, "critic": 4 * 4}
 
 def describe(settings: Settings) -> str:
     """Everything that `--dry-run` prints, as text. Makes a few updates on noise to measure the time of one."""
-    engine = Engine(settings.config)
+    engine = open_engine(settings.config)
     try:
         config = engine.config
         lines = [*_settings(settings, config), "", _data(config), "", *_layers(config), ""]
