@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from infogan import checkpoint as checkpoints
 from infogan.augment import Augmentation
+from infogan.batchnorm import synchronise
 from infogan.codes import Latents
 from infogan.config import RunConfig
 from infogan.ema import EmaGenerator
@@ -39,6 +40,8 @@ class Learner:
         for name, module in self.modules.items():
             config.network.initialise(module, draws(config.seed, f"init/{name}"))
             module.to(engine.device, engine.dtype).train()
+            if config.sync_batchnorm and engine.world > 1:
+                synchronise(module)
             lr = getattr(config.optimizer, name).lr
             self.optimizers[name] = torch.optim.Adam(module.parameters(), lr, config.optimizer.betas, fused=True)
         self.ema = EmaGenerator(self.generator, config.ema.half_life_kimg, config.ema.rampup)

@@ -37,6 +37,7 @@ PACKAGES = (
     "torch",
     "torchvision",
     "accelerate",
+    "deepspeed",
     "numpy",
     "webdataset",
     "torch-fidelity",
@@ -115,8 +116,8 @@ def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None, s
     path = run / "environment.json"
     starts = _starts(run)
     now = environment(engine) | {"from": origin}
-    for what in ("processes", "threads"):
-        if starts and starts[-1][what] != now[what]:
+    for what in ("processes", "threads", "engine"):
+        if starts and starts[-1].get(what, now[what]) != now[what]:
             say(f"{now[what]} {what} now, {starts[-1][what]} before: the last bits of the weights may differ")
     for line in plugins.changes(plugins.recorded(run)):
         say(line)
@@ -180,6 +181,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "device": gpu or cpu_name(),
         "processes": engine.world,
         "threads": engine.threads,
+        "engine": engine.name,
         "precision": engine.config.precision,
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},

@@ -65,6 +65,7 @@ class Watch:
         self._since = time.monotonic()
         self._longest: float | None = None  # seconds of a phase; unknown until the first update is over
         self._interval = min(PUBLISH_S, patience / 8)
+        self._alarmed_patience = min(ALARMED_S, patience)
         self._alarmed = False
         self._beat = 0
         self._leaving = threading.Event()
@@ -125,7 +126,7 @@ class Watch:
     def _failed(self, error: BaseException) -> NoReturn:
         if isinstance(error, RuntimeError | _Terminated):
             self._alarmed = True  # where another process has died, the judge now ends this one before the sleep does
-            time.sleep(ALARMED_S + 6 * self._interval)
+            time.sleep(self._alarmed_patience + 6 * self._interval)
         elif self.rank > 0:
             time.sleep(2 * self._interval)  # where all fail alike, rank 0 tells it
         if os.environ.get("INFOGAN_TRACEBACK", "") not in ("", "0"):
@@ -180,7 +181,7 @@ class Watch:
                 self._since = now
             looked = now
             for rank, heard in self._heard.items():
-                if now - heard > (ALARMED_S if self._alarmed else self.patience):
+                if now - heard > (self._alarmed_patience if self._alarmed else self.patience):
                     self._lost(rank, now - heard)
             if self.rank == 0:
                 self._judge_stillness(now)
@@ -199,6 +200,7 @@ class Watch:
         last = [rank for rank, place in places.items() if place.moves == fewest]
         still = now - max(moved[rank] for rank in last)
         limit = FIRST_UPDATE_S if self._longest is None else max(self.patience, SLOWER * self._longest)
+        limit *= 2 if self._alarmed else 1  # the one that failed is about to tell why
         place = places[last[0]]
         if still <= limit or place.patient:
             return

@@ -8,6 +8,7 @@ clipping are the config's, and a file that says something else of them is refuse
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class ZeroEngine(Engine):
 
     def __init__(self, config: RunConfig) -> None:
         where, settings = _settings(config)
-        told = _precision(where, settings)
+        told = _precision(settings)
         os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # accelerate is here for the processes only
         super().__init__(config, told_precision=told)
         try:
@@ -51,6 +52,8 @@ class ZeroEngine(Engine):
     def prepare(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
         """DeepSpeed's engine over `module`, whose parameters it moves into one flat tensor of its own."""
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+        for parameter in module.parameters():
+            parameter.data = parameter.data.contiguous()  # its flat tensor holds them so, and it sends no others
         trained, zero, *_ = self._deepspeed.initialize(
             model=module, optimizer=optimizer, config=_full(self._settings, self)
         )
@@ -76,8 +79,11 @@ class ZeroEngine(Engine):
         for loss in losses:
             with self.autocast():
                 value, found = loss()
+            self.watch.at(phase)
             trained.backward(value)
-            trained.step()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of names that it still uses of torch
+                trained.step()
             add_shares(statistics, found, len(losses))
         return statistics, torch.tensor(float(trained.optimizer.overflow), device=self.device)
 
@@ -91,7 +97,7 @@ class ZeroEngine(Engine):
         step = zero.state[zero.single_partition_of_fp32_groups[0]]["step"]
         tensors = {}
         for name, parameter in module.named_parameters():
-            tensors[f"{phase}/{name}/step"] = step
+            tensors[f"{phase}/{name}/step"] = step.clone()
             for what in MOMENTS:
                 tensors[f"{phase}/{name}/{what}"] = safe_get_full_optimizer_state(parameter, what)
         return tensors
@@ -131,8 +137,9 @@ def _settings(config: RunConfig) -> tuple[str, dict[str, Any]]:
 def _read(name: str) -> tuple[str, dict[str, Any]]:
     """A JSON file as named, or one of ours: `zero2`, `configs/deepspeed/zero2.json`."""
     ours = presets_folder() / "deepspeed"
-    path = Path(name) if Path(name).is_file() else ours / f"{Path(name).stem}.json"
-    if not path.is_file() or (path.parent == ours and name not in (path.stem, f"configs/deepspeed/{path.name}")):
+    stem = name.removeprefix("configs/deepspeed/").removesuffix(".json")
+    path = Path(name) if Path(name).is_file() else ours / f"{stem}.json"
+    if not path.is_file():
         names = ", ".join(sorted(found.stem for found in ours.glob("*.json")))
         raise UserError(f"deepspeed: {name!r}: no such file, and none of ours, which are {names}")
     try:
@@ -144,7 +151,7 @@ def _read(name: str) -> tuple[str, dict[str, Any]]:
     return str(path), settings
 
 
-def _precision(where: str, settings: Mapping[str, Any]) -> str | None:
+def _precision(settings: Mapping[str, Any]) -> str | None:
     """The precision that the settings speak of; None where they leave it open."""
     for section, precision in (("bf16", "bf16"), ("bfloat16", "bf16"), ("fp16", "fp16")):
         if _section(settings, section).get("enabled") is True:
