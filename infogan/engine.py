@@ -118,7 +118,9 @@ class Engine:
             with module.no_sync() if several and not last else nullcontext():  # type: ignore[operator]
                 with self.autocast():
                     value, found = loss()
-                self.watch.at(phase)  # once more: who waits in a collective of the backward pass is further than who hangs
+                self.watch.at(
+                    phase
+                )  # once more: who waits in a collective of the backward pass is further than who hangs
                 scaler.scale(value / len(losses)).backward()
             add_shares(statistics, found, len(losses))
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -134,9 +136,7 @@ class Engine:
 
     # ---- from and to disk -------------------------------------------------------------------------------------
 
-    def optimizer_tensors(
-        self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> dict[str, Tensor]:
+    def optimizer_tensors(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """The optimizer's state as a checkpoint holds it, whichever engine it is of. Every process has to ask."""
         return optimizer_tensors(optimizer, module, phase)
 

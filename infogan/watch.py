@@ -150,7 +150,9 @@ class Watch:
         while not self._leaving.wait(self._interval):
             try:
                 self._publish()
-                verdict, *states = self._store.multi_get(["watch/verdict", *(f"watch/{rank}" for rank in self._watched)])
+                verdict, *states = self._store.multi_get(
+                    ["watch/verdict", *(f"watch/{rank}" for rank in self._watched)]
+                )
             except RuntimeError:  # it was rank 0's, which is gone: the judge will notice
                 continue
             if verdict and not self._leaving.is_set():
@@ -205,10 +207,15 @@ class Watch:
         if still <= limit or place.patient:
             return
         if len(last) == len(places):
-            line, culprit = f"no process has moved for {still:.0f} s: all are in the {place}, where something hangs", None
+            line, culprit = (
+                f"no process has moved for {still:.0f} s: all are in the {place}, where something hangs",
+                None,
+            )
         else:
             culprit = self._watched.get(last[0], self._who)
-            line = f"rank {last[0]} {_told(culprit)} hangs: for {still:.0f} s it has been in the {place}, and others wait"
+            line = (
+                f"rank {last[0]} {_told(culprit)} hangs: for {still:.0f} s it has been in the {place}, and others wait"
+            )
         self._end(f"{self._error()}{line}; {ALL_END}", EXIT_PART_FAILED, culprit)
 
     # ---- leaving ----------------------------------------------------------------------------------------------

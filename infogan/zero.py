@@ -60,7 +60,7 @@ class ZeroEngine(Engine):
         for partition in zero.single_partition_of_fp32_groups:
             moments = {what: torch.zeros_like(partition) for what in MOMENTS}
             zero.state[partition] = {"step": torch.zeros((), device=partition.device), **moments}
-        zero._lazy_init_hp_params_optimizer_state()  # as after a first step: from here on parts can be asked for by name
+        zero._lazy_init_hp_params_optimizer_state()  # as after a first step: parts have names from now on
         self._trained[phase] = trained
         return trained  # type: ignore[no-any-return]
 
@@ -87,9 +87,7 @@ class ZeroEngine(Engine):
             add_shares(statistics, found, len(losses))
         return statistics, torch.tensor(float(trained.optimizer.overflow), device=self.device)
 
-    def optimizer_tensors(
-        self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> dict[str, Tensor]:
+    def optimizer_tensors(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """The state gathered from all processes, under the names that it has without DeepSpeed."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -125,10 +123,10 @@ def _settings(config: RunConfig) -> tuple[str, dict[str, Any]]:
         assert ours is not None
         return ours
     said = launched.deepspeed_settings()
-    theirs = _read(said) if isinstance(said, str) else ("accelerate's settings", said)
+    theirs = _read(said) if isinstance(said, str) else ("deepspeed_config", said)
     if ours is not None and ours[1] != theirs[1]:
         raise UserError(
-            f"deepspeed: the config says {ours[0]}, accelerate's settings say {theirs[0]}, which is another; "
+            f"deepspeed: the config says {ours[0]}, accelerate launch was told {theirs[0]}, which is another; "
             "leave one of them away"
         )
     return theirs
@@ -237,5 +235,3 @@ def _offloads(settings: Mapping[str, Any]) -> bool:
 def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     section = settings.get(name)
     return section if isinstance(section, Mapping) else {}
-
-

@@ -68,7 +68,11 @@ def test_the_precision_that_a_file_speaks_of_is_seen(settings: dict[str, Any], p
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read as JSON"), ("{}", "has no section zero_optimization"), (None, "none of ours, which are zero1")],
+    [
+        ("{", "cannot be read as JSON"),
+        ("{}", "has no section zero_optimization"),
+        (None, "none of ours, which are zero1"),
+    ],
 )
 def test_a_file_that_is_none_is_named(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "mine.json"

@@ -108,7 +108,9 @@ class Infogan:
             for rank in range(processes)
         ]
 
-    def ranks(self, processes: int, *arguments: str, nodes: int = 1, before: str = "", **environment: str) -> list[Ended]:
+    def ranks(
+        self, processes: int, *arguments: str, nodes: int = 1, before: str = "", **environment: str
+    ) -> list[Ended]:
         """Run so many processes to the end."""
         return [
             started.wait()

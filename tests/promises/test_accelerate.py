@@ -55,10 +55,13 @@ def test_every_file_is_one_that_accelerate_takes(path: Path) -> None:
             {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"}, [],
             "processes: accelerate launch was asked for several processes but started one",
         ),
-        ({"ACCELERATE_USE_CPU": "True"}, ["device=cuda"], "device: the config says cuda, accelerate's settings say cpu"),
+        (
+            {"ACCELERATE_USE_CPU": "True"}, ["device=cuda"],
+            "device: the config says cuda, accelerate's settings say cpu",
+        ),
         (
             {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, ["deepspeed=zero2"],
-            "zero2.json, accelerate's settings say accelerate's settings, which is another",
+            "zero2.json, accelerate launch was told deepspeed_config, which is another",
         ),
         ({}, ["precision=fp16"], "precision: fp16 needs a GPU, and this run is on the CPU"),
     ],
@@ -80,7 +83,7 @@ def accelerate_launch(folder: Path, environment: dict[str, str], *arguments: str
 def test_accelerate_launches_a_run(
     tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]]
 ) -> None:
-    """With the settings file in the home folder that accelerate reads without a word: first against ours, then with ours."""
+    """With the settings file in the home folder that accelerate reads without a word; then with one of ours."""
     data = make_data(32, colour=True, images=40)
     home = tmp_path / "home"
     (home / "accelerate").mkdir(parents=True)
@@ -89,8 +92,8 @@ def test_accelerate_launches_a_run(
         "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nnum_processes: 1\n"
     )
     arguments = [
-        "-m", "launch.train", "--config", "configs/own.yaml", "--run", "launched", f"data.path={data}", "batch=8", "stop=1 updates",
-        "device=cpu", "threads=1", "precision=fp32", "eval.every_kimg=null",
+        "-m", "launch.train", "--config", "configs/own.yaml", "--run", "launched", f"data.path={data}", "batch=8",
+        "stop=1 updates", "device=cpu", "threads=1", "precision=fp32", "eval.every_kimg=null",
     ]  # fmt: skip
     ended = accelerate_launch(tmp_path, environment(HF_HOME=str(home)), *arguments)
     assert ended.returncode != 0

@@ -87,7 +87,8 @@ def test_a_process_that_fails_ends_all_and_tells_why(infogan: Any, arguments: tu
     ended = infogan.ranks(2, *arguments, before=IN_UPDATE_7.format(what=f"raise {what}('no such luck')"))
     assert [end.code for end in ended] == [1, 1]
     assert re.match(
-        rf"error \(rank 1\): rank 1 \(process \d+ on .*\) failed in the critic phase of update 7: {what}: no such luck; ",
+        r"error \(rank 1\): rank 1 \(process \d+ on .*\) failed in the critic phase of update 7: "
+        f"{what}: no such luck; INFOGAN_TRACEBACK=1 shows where; ",
         told(ended),
     )
 

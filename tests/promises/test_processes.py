@@ -124,7 +124,9 @@ def test_a_signal_to_one_process_stops_them_all_after_saving(
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(infogan: Any, tiny_preset: Path) -> None:
     ended = infogan.ranks(2, "train", str(tiny_preset), "--run", "odd", "batch=9")
     assert [end.code for end in ended] == [2, 2]
-    said = "batch: 9: must be a multiple of processes x accumulation = 2 x 1; the nearest are 8 and 10, or keep it with "
+    said = (
+        "batch: 9: must be a multiple of processes x accumulation = 2 x 1; the nearest are 8 and 10, or keep it with "
+    )
     assert said + "1 or 3 processes" in ended[0].error
     assert not (infogan.folder / "odd").exists()
 
