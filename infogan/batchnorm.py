@@ -66,7 +66,7 @@ class _MeanOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _MeanOverProcesses.apply(gradient)  # type: ignore[no-any-return]
+        return _MeanOverProcesses.apply(gradient)
 
 
 class BatchNorm1d(_Stateless, nn.BatchNorm1d):

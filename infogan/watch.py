@@ -105,7 +105,8 @@ class Watch:
     # ---- in the thread that trains ----------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._store = dist.distributed_c10d._get_default_store().clone()  # its own connection: a store waits in calls
+        store: Any = dist.distributed_c10d._get_default_store()
+        self._store = store.clone()  # a connection of its own, since a call of a store waits for the one before
         self._publish()
         self._store.set(f"watch/who/{self.rank}", json.dumps(self._who))
         self._watched: dict[int, Who] = {}

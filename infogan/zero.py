@@ -62,7 +62,7 @@ class ZeroEngine(Engine):
             zero.state[partition] = {"step": torch.zeros((), device=partition.device), **moments}
         zero._lazy_init_hp_params_optimizer_state()  # as after a first step: parts have names from now on
         self._trained[phase] = trained
-        return trained  # type: ignore[no-any-return]
+        return trained
 
     def update(
         self,
