@@ -118,9 +118,7 @@ class Engine:
             with module.no_sync() if several and not last else nullcontext():  # type: ignore[operator]
                 with self.autocast():
                     value, found = loss()
-                self.watch.at(
-                    phase
-                )  # once more: who waits in a collective of the backward pass is further than who hangs
+                self.watch.at(phase)  # again: who waits in the backward pass is further than who hangs before it
                 scaler.scale(value / len(losses)).backward()
             add_shares(statistics, found, len(losses))
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -63,7 +63,7 @@ def agreed_precision(config: RunConfig, device: torch.device, deepspeed: str | N
         precision = told or auto_precision(device)
     else:
         precision = config.precision
-        launched = "ACCELERATE_MIXED_PRECISION" in os.environ and not asks_for_deepspeed()
+        launched = "ACCELERATE_MIXED_PRECISION" in os.environ
         if (told and told != precision) or (launched and not told and precision in AUTOCAST):
             raise UserError(
                 f"precision: the config says {precision}, {who} say {told or 'no'}"

@@ -108,8 +108,8 @@ def refuse_changes(run: Path, config: RunConfig, saved: RunConfig) -> None:
 def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None, say: Callable[[str], None]) -> None:
     """Write the resolved config and where this start happens; the config's first line holds its digest.
 
-    Says so where processes or threads are others than at the last start: the sums of floating-point numbers then are
-    taken in another order, and the run goes on equally well, but not to the same bits.
+    Says so where processes, threads or engine are others than at the last start: the sums of floating-point numbers
+    then are taken in another order, and the run goes on equally well, but not to the same bits.
     """
     text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
     atomic.write_text(run / "config.yaml", f"# resolved config of this run; digest {digest(config)}\n{text}")

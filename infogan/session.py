@@ -63,7 +63,7 @@ def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start
     say(
         f"run {run}: {images // batch:,} updates of {batch} = {images / 1000:,g} kimg = {images / samples:,.1f} epochs "
         f"on {engine.world} x {engine.device.type}, {config.precision}, {engine.threads} threads"
-        + (f", by {engine.name}" if config.deepspeed else "")
+        + (f", by {engine.name}" if engine.name != Engine.name else "")
     )
     if found is not None and found.images >= images and exported_digest(run / "export") == found.digest:
         say(f"already finished: {found.folder} is at {found.images / 1000:g} kimg; to train longer, say a later stop")
