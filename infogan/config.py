@@ -30,6 +30,8 @@ RUNTIME = (
     "device",
     "threads",
     "check_interval",
+    "patience",
+    "deepspeed",
     "log",
     "images",
     "checkpoint",
@@ -43,6 +45,7 @@ NEUTRAL: dict[str, Any] = {
     "objective.ramp_kimg": 0.0,
     "augment.mirror": False,
     "augment.diffaugment": [],
+    "sync_batchnorm": False,
 }
 """Fields younger than the first runs: at these values they change nothing and stay out of the identity, so that a run
 begun before there were any goes on."""
@@ -179,8 +182,10 @@ class Stop:
 @dataclass(frozen=True)
 class RunConfig:
     """A whole run. `batch` is the global batch, whatever the number of processes; `accumulation` cuts each process's
-    part of it into that many forward and backward passes. `check_interval`: seconds between the moments at which all
-    processes agree on whether to stop."""
+    part of it into that many forward and backward passes. `sync_batchnorm`: BatchNorm sees the images of all processes
+    together. `check_interval`: seconds between the moments at which all processes agree on whether to stop.
+    `patience`: seconds after which a process that hangs, or is gone, ends the run. `deepspeed`: by which of DeepSpeed's
+    JSON files to train, ours (`zero1`, `zero2`, `zero2_offload`) or one of yours."""
 
     network: Network
     codes: dict[str, Code] = field(default_factory=dict)
@@ -192,12 +197,15 @@ class RunConfig:
     optimizer: Optimizers = Optimizers()
     batch: int = 128
     accumulation: int = 1
+    sync_batchnorm: bool = False
     stop: Stop = Stop(5000, "updates")
     ema: Ema = Ema()
     precision: str = "auto"
     device: str = "auto"
     threads: int | None = None
     check_interval: float = 2.0
+    patience: float = 30.0
+    deepspeed: str | None = None
     log: Every = Every(6.4)
     images: Every = Every(64.0)
     checkpoint: Checkpoints = Checkpoints()
@@ -209,6 +217,7 @@ class RunConfig:
         at_least("seed", self.seed, 0, below=2**31)
         at_least("batch", self.batch, 2, below=1_000_001)
         above("check_interval", self.check_interval, 0)
+        above("patience", self.patience, 0)
         if self.accumulation < 1 or self.batch % self.accumulation:
             raise ValueError(f"accumulation: {self.accumulation}: must divide batch {self.batch}")
         if self.batch // self.accumulation < 2:

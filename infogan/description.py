@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infogan.config import RunConfig, digest, flatten, to_plain
-from infogan.engine import Engine
+from infogan.engine import Engine, open_engine
 from infogan.learner import Learner
 from infogan.model import check_identity
 from infogan.networks import Critic
@@ -33,7 +33,7 @@ def describe(settings: Settings) -> Iterator[str]:
     Raises:
         UserError: what stands at data.path is no data set, or does not fit the network.
     """
-    engine = Engine(settings.config)
+    engine = open_engine(settings.config)
     try:
         config = engine.config
         yield from _settings(settings, config)

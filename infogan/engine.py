@@ -1,6 +1,7 @@
-"""The one file that knows the engine: devices, processes and precision through accelerate, and how to apply an update.
+"""The engine: devices, processes and precision through accelerate, and how an update is applied.
 
 Nothing else asks how many processes there are in order to reduce a gradient, or in which precision a network runs.
+DeepSpeed's engine, in zero.py, has the same interface.
 """
 
 import os
@@ -8,26 +9,30 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
 from accelerate import Accelerator
-from accelerate.commands.config.config_args import default_config_file
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from infogan import launched
+from infogan.checkpoint import load_optimizer, optimizer_tensors
 from infogan.config import RunConfig
-from infogan.devices import auto_precision, keep_freed_memory, resolve_device
+from infogan.devices import keep_freed_memory, resolve_device
+from infogan.launched import AUTOCAST
+from infogan.watch import Watch
 from shards.errors import UserError
 from shards.workers import available_cores
 
 # DDP sees two layouts in the weights of a convolution from one channel, whose strides are the same to anyone else
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MEETING = timedelta(minutes=10)  # also the patience of a collective where the watch does not see that it hangs
+LONG_WORK = timedelta(days=1)  # of rank 0, for which the others wait
 PHASES = ("critic", "generator")
 """The optimizers of a run, in the order in which their phases are played."""
 
@@ -36,17 +41,17 @@ class Engine:
     """Processes, device and precision of a run.
 
     Attributes: `device`; `rank` and `world`; `dtype`, that of weights and images (float32, or float64 for `fp64`);
-    `config`, with `auto` values replaced by what they turned out to be.
+    `config`, with `auto` values replaced by what they turned out to be; `watch`, by which processes notice that one of
+    them failed.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        device = resolve_device(config.device)
-        precision = _agreed_precision(config, device)
-        _check_launcher(config)
-        self.accelerator = Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision=precision if precision in AUTOCAST else "no",
-        )
+    name = "accelerate"
+
+    def __init__(self, config: RunConfig, *, told_precision: str | None = None) -> None:
+        device = resolve_device(launched.agreed_device(config))
+        precision = launched.agreed_precision(config, device, told_precision)
+        launched.check_launcher(config)
+        self.accelerator = _meet(device, precision)
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
@@ -58,6 +63,8 @@ class Engine:
         self.tune_memory()
         # accelerate has one scaler for every optimizer; a generator and a critic overflow at different scales
         self._scalers = {phase: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for phase in PHASES}
+        self._waiting = dist.new_group(backend="gloo", timeout=LONG_WORK) if self.world > 1 else None
+        self.watch = Watch(self.rank, self.world, config.patience)
 
     @property
     def is_main(self) -> bool:
@@ -68,7 +75,15 @@ class Engine:
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def alone(self) -> "Engine":
+        """This engine as that of a single process, which reaches no other."""
+        alone = object.__new__(Engine)
+        alone.__dict__ |= self.__dict__ | {"world": 1, "rank": 0, "watch": Watch(0, 1, self.watch.patience)}
+        return alone
+
+    # ---- one update -------------------------------------------------------------------------------------------
+
+    def prepare(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
         """`module` as it is called in the phase that trains it: with several processes, gradients are averaged."""
         if self.world == 1:
             return module
@@ -94,6 +109,7 @@ class Engine:
         `module` is the wrapped module that is trained. Returns the mean statistics, and a flag on the device, 1.0 where
         the reduced gradients were not finite; such an update leaves weights and optimizer as they were.
         """
+        self.watch.at(phase)
         scaler = self._scalers[phase]
         statistics: dict[str, Tensor] = {}
         for position, loss in enumerate(losses):
@@ -102,10 +118,9 @@ class Engine:
             with module.no_sync() if several and not last else nullcontext():  # type: ignore[operator]
                 with self.autocast():
                     value, found = loss()
+                self.watch.at(phase)  # again: who waits in the backward pass is further than who hangs before it
                 scaler.scale(value / len(losses)).backward()
-            for name, statistic in found.items():
-                share = statistic.detach() / len(losses)
-                statistics[name] = statistics[name] + share if name in statistics else share
+            add_shares(statistics, found, len(losses))
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         failed = 1.0 - torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()).float()
         if scaler.is_enabled():
@@ -116,6 +131,21 @@ class Engine:
             optimizer.step()
         optimizer.zero_grad()
         return statistics, failed
+
+    # ---- from and to disk -------------------------------------------------------------------------------------
+
+    def optimizer_tensors(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """The optimizer's state as a checkpoint holds it, whichever engine it is of. Every process has to ask."""
+        return optimizer_tensors(optimizer, module, phase)
+
+    def load_optimizer(
+        self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Put back what `optimizer_tensors` gave."""
+        load_optimizer(optimizer, module, phase, tensors)
+
+    def weights_loaded(self, phase: str) -> None:
+        """Told after the weights of a phase's module were replaced."""
 
     def scaler_state(self) -> dict[str, dict[str, Any]]:
         """Loss scales of fp16, JSON-able; empty in other precisions."""
@@ -150,86 +180,78 @@ class Engine:
         return [int(value) for value in tensor.tolist()]
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.accelerator.wait_for_everyone()
+        """Wait until every process is here, for as long as the work of one may take."""
+        if self.world > 1:
+            dist.barrier(self._waiting)
 
-    def on_main(self, work: Callable[[], object]) -> None:
-        """Let rank 0 do `work` while the others wait for it."""
-        try:
-            if self.is_main:
-                work()
-        finally:
-            self.barrier()
+    def on_main(self, what: str, work: Callable[[], object]) -> None:
+        """Let rank 0 do `work`, which may take long, while the others wait for it; `what` names it."""
+        self.watch.at(what, patient=True)
+        if self.is_main:
+            work()
+        self.barrier()
 
     def close(self) -> None:
         """Leave the process group; without this a process can end in SIGABRT."""
+        self.watch.close()
         if dist.is_initialized():
             dist.destroy_process_group()
 
     def _check_world(self, config: RunConfig) -> None:
         parts = self.world * config.accumulation
+        if config.batch // parts >= 2 and config.batch % parts == 0:
+            if self.world > 1 and not dist.is_initialized():
+                raise UserError(
+                    f"{self.world} processes were started but none can reach the others; use infogan train "
+                    "--processes N"
+                )
+            return
+        most = config.batch // config.accumulation // 2
+        fitting = [n for n in range(1, most + 1) if config.batch % (n * config.accumulation) == 0]
+        near = [b for b in (config.batch // parts * parts, (config.batch // parts + 1) * parts) if b >= 2 * parts]
+        rule = "must be a multiple of processes x accumulation"
         if config.batch // parts < 2:
-            raise UserError(
-                f"batch: {config.batch}: leaves each of {self.world} processes fewer than 2 images at a time, and "
-                f"BatchNorm needs 2; the least is {2 * parts}"
-            )
-        if config.batch % parts:
-            near = [b for b in (config.batch // parts * parts, (config.batch // parts + 1) * parts) if b >= 2]
-            raise UserError(
-                f"batch: {config.batch}: must be a multiple of processes x accumulation = "
-                f"{self.world} x {config.accumulation}; the nearest are {' and '.join(map(str, near))}"
-            )
-        if self.world > 1 and not dist.is_initialized():
-            raise UserError(
-                f"{self.world} processes were started but none can reach the others; use infogan train --processes N"
-            )
-
-
-def _agreed_precision(config: RunConfig, device: torch.device) -> str:
-    """Our precision where it agrees with what accelerate was told; `auto` follows accelerate, then the device."""
-    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    told = told if told != "no" else None  # type: ignore[assignment]  # `no` is also what accelerate says when told nothing
-    if config.precision == "auto":
-        precision = told or auto_precision(device)
-    else:
-        precision = config.precision
-        launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-        if (told and told != precision) or (launched and not told and precision in AUTOCAST):
-            raise UserError(
-                f"precision: the config says {precision}, accelerate's settings say {told or 'no'}"
-                f"{_default_file_note()}; make them agree, or say precision=auto, which follows accelerate"
-            )
-    if precision not in (*AUTOCAST, "fp32", "fp64"):
+            rule, near = "must have 2 images, which BatchNorm needs, for processes x accumulation", [2 * parts]
         raise UserError(
-            f"precision: accelerate's settings say {precision}, which this trainer does not have; use bf16, fp16 or no"
-        )
-    if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision: fp16 needs a GPU, and this run is on the CPU; use precision=bf16 or precision=fp32")
-    return precision
-
-
-def _check_launcher(config: RunConfig) -> None:
-    """Refuse settings of accelerate's that would silently not be ours."""
-    told = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if told not in ("1", "auto", str(config.accumulation)):
-        raise UserError(
-            f"accumulation: the config says {config.accumulation}, accelerate's settings say {told}"
-            f"{_default_file_note()}; make them agree, for instance with accumulation={told}"
-        )
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and "WORLD_SIZE" not in os.environ and "MASTER_PORT" in os.environ:
-        raise UserError(
-            "processes: accelerate launch was asked for several processes but started one, as it does where there is "
-            f"no GPU{_default_file_note()}; use infogan train --processes N instead"
+            f"batch: {config.batch}: {rule} = {self.world} x {config.accumulation}; the nearest "
+            f"{'are' if len(near) > 1 else 'is'} {' and '.join(map(str, near))}, or keep it with "
+            f"{_listed(fitting)} processes"
         )
 
 
-def _default_file_note() -> str:
-    """Names accelerate's settings file of the home folder, which it reads without saying so."""
-    path = Path(default_config_file)
-    if not path.is_file():
-        return ""
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    keys = ("mixed_precision", "gradient_accumulation_steps", "num_processes")
-    found = [f"{key}: {settings[key]}" for key in keys if isinstance(settings, dict) and key in settings]
-    return f" (read silently from {path}: {', '.join(found)})" if found else ""
+def open_engine(config: RunConfig) -> Engine:
+    """The engine that the config or `accelerate launch` asks for."""
+    if config.deepspeed is None and not launched.asks_for_deepspeed():
+        return Engine(config)
+    from infogan.zero import ZeroEngine
+
+    return ZeroEngine(config)
+
+
+def add_shares(sums: dict[str, Tensor], found: Mapping[str, Tensor], parts: int) -> None:
+    """Add one micro-batch's share of each statistic's mean over `parts` of them."""
+    for name, statistic in found.items():
+        share = statistic.detach() / parts
+        sums[name] = sums[name] + share if name in sums else share
+
+
+def _meet(device: torch.device, precision: str) -> Accelerator:
+    """Find the other processes of this run, if the environment says that there are some."""
+    try:
+        return Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision=precision if precision in AUTOCAST else "no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=MEETING)],
+        )
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise UserError(
+            f"processes: rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} could not meet the others at "
+            f"{where}: {str(error).splitlines()[0]}; start all of them, with the same MASTER_ADDR and MASTER_PORT"
+        ) from None
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """`1, 2, 4 or 8`; of many only the largest."""
+    words = [str(number) for number in numbers[-6:]]
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from infogan import checkpoint as checkpoints
 from infogan.augment import Augmentation
+from infogan.batchnorm import synchronise
 from infogan.codes import Latents
 from infogan.config import RunConfig
 from infogan.ema import EmaGenerator
@@ -39,10 +40,13 @@ class Learner:
         for name, module in self.modules.items():
             config.network.initialise(module, draws(config.seed, f"init/{name}"))
             module.to(engine.device, engine.dtype).train()
+            if config.sync_batchnorm and engine.world > 1:
+                synchronise(module)
             lr = getattr(config.optimizer, name).lr
             self.optimizers[name] = torch.optim.Adam(module.parameters(), lr, config.optimizer.betas, fused=True)
         self.ema = EmaGenerator(self.generator, config.ema.half_life_kimg, config.ema.rampup)
-        players = Players(self.generator, critic, engine.wrap(self.generator), engine.wrap(critic))
+        called = {name: engine.prepare(name, module, self.optimizers[name]) for name, module in self.modules.items()}
+        players = Players(self.generator, critic, called["generator"], called["critic"])
         self._phases = build_phases(players, self.codes, config.objective)
         self._failed_at = torch.full((len(PHASES),), -1, dtype=torch.int64, device=engine.device)
         self._failures = torch.zeros_like(self._failed_at)
@@ -81,22 +85,27 @@ class Learner:
         return [int(update) for update in self._failed_at.tolist()]
 
     def tensors(self) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
-        """What a checkpoint holds: modules by name, and the optimizers' state by `<phase>/<parameter>/<what>`."""
+        """What a checkpoint holds: modules by name, and the optimizers' state by `<phase>/<parameter>/<what>`.
+
+        Every process has to ask for it.
+        """
         optimizers: dict[str, Tensor] = {}
         for name, module in self.modules.items():
-            optimizers |= checkpoints.optimizer_tensors(self.optimizers[name], module, name)
+            optimizers |= self.engine.optimizer_tensors(name, module, self.optimizers[name])
         return {**self.modules, "ema": self.ema.module}, optimizers
 
     def load_weights(self, found: checkpoints.Checkpoint) -> None:
         """Take the weights of a checkpoint, the EMA's among them."""
         for name, module in {**self.modules, "ema": self.ema.module}.items():
             found.load_into(name, module)
+        for name in self.modules:
+            self.engine.weights_loaded(name)
 
     def load_optimizers(self, found: checkpoints.Checkpoint) -> None:
         """Take the optimizers' state of a checkpoint."""
         tensors = found.tensors("optimizer")
         for name, module in self.modules.items():
-            checkpoints.load_optimizer(self.optimizers[name], module, name, tensors)
+            self.engine.load_optimizer(name, module, self.optimizers[name], tensors)
 
     def _latents(self, phase: str, images: int) -> list[Latents]:
         """This rank's latents of a phase, one part per micro-batch, cut from the global batch's as images are."""

@@ -37,6 +37,7 @@ PACKAGES = (
     "torch",
     "torchvision",
     "accelerate",
+    "deepspeed",
     "numpy",
     "webdataset",
     "torch-fidelity",
@@ -107,16 +108,16 @@ def refuse_changes(run: Path, config: RunConfig, saved: RunConfig) -> None:
 def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None, say: Callable[[str], None]) -> None:
     """Write the resolved config and where this start happens; the config's first line holds its digest.
 
-    Says so where processes or threads are others than at the last start: the sums of floating-point numbers then are
-    taken in another order, and the run goes on equally well, but not to the same bits.
+    Says so where processes, threads or engine are others than at the last start: the sums of floating-point numbers
+    then are taken in another order, and the run goes on equally well, but not to the same bits.
     """
     text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
     atomic.write_text(run / "config.yaml", f"# resolved config of this run; digest {digest(config)}\n{text}")
     path = run / "environment.json"
     starts = _starts(run)
     now = environment(engine) | {"from": origin}
-    for what in ("processes", "threads"):
-        if starts and starts[-1][what] != now[what]:
+    for what in ("processes", "threads", "engine"):
+        if starts and starts[-1].get(what, now[what]) != now[what]:
             say(f"{now[what]} {what} now, {starts[-1][what]} before: the last bits of the weights may differ")
     for line in plugins.changes(plugins.recorded(run)):
         say(line)
@@ -180,6 +181,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "device": gpu or cpu_name(),
         "processes": engine.world,
         "threads": engine.threads,
+        "engine": engine.name,
         "precision": engine.config.precision,
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},

@@ -1,6 +1,5 @@
 """One call of the training verb: find the run, its data and its checkpoint, train, and leave in order."""
 
-import copy
 import gc
 import math
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import torch
 from infogan import checkpoint as checkpoints
 from infogan import run as runs
 from infogan.config import RunConfig
-from infogan.engine import Engine
+from infogan.engine import Engine, open_engine
 from infogan.learner import Learner
 from infogan.model import check_identity, exported_digest
 from infogan.settings import Settings
@@ -40,16 +39,19 @@ def train(settings: Settings, run: Path | None = None, *, start_from: str | None
     runs.refuse_foreign(run)
     # a run without a checkpoint has learned nothing yet, so what it was told to do may still change
     saved = runs.saved_config(run) if checkpoints.folders(run) else None
-    engine = Engine(runs.follow_saved(settings.config, saved))
+    engine = open_engine(runs.follow_saved(settings.config, saved))
     try:
-        say = say if engine.is_main else _silent
-        dataset = engine.config.data.open()
-        check_identity(engine.config, dataset)
-        config = replace(engine.config, data=replace(engine.config.data, digest=dataset.manifest.digest))
-        if saved is not None:
-            runs.refuse_changes(run, config, saved)
-        with runs.only_writer(run) if engine.is_main else nullcontext():
-            return _train(engine, config, run, dataset, start_from, say)
+        with engine.watch.over():
+            say = say if engine.is_main else _silent
+            dataset = engine.config.data.open()
+            check_identity(engine.config, dataset)
+            config = replace(engine.config, data=replace(engine.config.data, digest=dataset.manifest.digest))
+            if saved is not None:
+                runs.refuse_changes(run, config, saved)
+            with runs.only_writer(run) if engine.is_main else nullcontext():
+                outcome = _train(engine, config, run, dataset, start_from, say)
+            engine.barrier()
+            return outcome
     finally:
         engine.close()
 
@@ -61,6 +63,7 @@ def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start
     say(
         f"run {run}: {images // batch:,} updates of {batch} = {images / 1000:,g} kimg = {images / samples:,.1f} epochs "
         f"on {engine.world} x {engine.device.type}, {config.precision}, {engine.threads} threads"
+        + (f", by {engine.name}" if engine.name != Engine.name else "")
     )
     if found is not None and found.images >= images and exported_digest(run / "export") == found.digest:
         say(f"already finished: {found.folder} is at {found.images / 1000:g} kimg; to train longer, say a later stop")
@@ -108,7 +111,7 @@ def _go_on(
         trainer.resume(found)
     elif start_from is not None:
         trainer.start_from(runs.starting_weights(start_from, run))
-    engine.on_main(lambda: runs.begin(run, config, engine, origin=start_from, say=say))
+    engine.on_main("start", lambda: runs.begin(run, config, engine, origin=start_from, say=say))
     outcome = trainer.train(say)
     if outcome.finished:
         trainer.finish()
@@ -124,6 +127,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _memory_advice(engine: Engine, config: RunConfig) -> UserError:
     """Try smaller batches until one update fits, and say which."""
+    engine.watch.at("out-of-memory", patient=True)
     gc.collect()
     if engine.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -146,8 +150,7 @@ def _memory_advice(engine: Engine, config: RunConfig) -> UserError:
 
 
 def _fits(engine: Engine, config: RunConfig, size: int) -> bool:
-    alone = copy.copy(engine)  # the other processes may have no trouble, and would not answer
-    alone.world, alone.rank = 1, 0
+    alone = engine.alone()  # the other processes may have no trouble, and would not answer
     try:
         learner = Learner(replace(config, batch=size, accumulation=1), alone)
         learner.update([torch.zeros(size, *config.network.image_shape, dtype=torch.uint8)], 0)

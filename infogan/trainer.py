@@ -100,14 +100,13 @@ class Trainer:
 
     def _save(self, monitor: Monitor) -> None:
         """Write a checkpoint; every process returns when it stands."""
-        state = self._state()
+        state, (modules, optimizers) = self._state(), self.learner.tensors()
 
         def write() -> None:
-            modules, optimizers = self.learner.tensors()
             checkpoints.save(self.run, modules, optimizers, state | {"log_bytes": monitor.log_length()})
             checkpoints.prune(self.run, self.config.checkpoint.keep)
 
-        self.engine.on_main(write)
+        self.engine.on_main("checkpoint", write)
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 
@@ -122,7 +121,7 @@ class Trainer:
         clock = Clock(config.check_interval)
         monitor = Monitor(self.run, config, self.dataset, self.reader, log, self.images / 1000, say)
         signal_name = None
-        with closing(monitor), stream, Interruption() as interruption:
+        with Interruption() as interruption, closing(monitor), stream:
             batches = iter(stream)
             while self.images < self.stop_images and signal_name is None:
                 self.means.add(self._update(batches))
@@ -131,18 +130,21 @@ class Trainer:
                 if saving or clock.check_due() or self._due(config.log.every_kimg):
                     signal_name = self._agree(interruption, clock)
                 if self._due(config.log.every_kimg):
-                    monitor.report(self._row(clock))
+                    row = self._row(clock)
+                    engine.watch.at("log", patient=True)
+                    monitor.report(row)
                 with clock.paused():
                     if self._due(config.images.every_kimg):
-                        engine.on_main(lambda: monitor.picture(self._model()))
+                        engine.on_main("pictures", lambda: monitor.picture(self._model()))
                     if self._due(config.eval.every_kimg):
-                        engine.on_main(lambda: self._note_score(monitor.validate(self._model())))
+                        engine.on_main("validation", lambda: self._note_score(monitor.validate(self._model())))
                     if signal_name or saving:
                         self._save(monitor)
         return Outcome(self.images, self.images >= self.stop_images, signal_name)
 
     def _update(self, batches: Iterator[Batch]) -> Statistics:
         self._judged = None
+        self.engine.watch.at("data", self.images // self.config.batch, patient=True)
         parts = [next(batches).images for _ in range(self.config.accumulation)]
         statistics = self.learner.update(parts, self.images)
         self.images += self.config.batch
@@ -181,7 +183,9 @@ class Trainer:
 
     def finish(self) -> None:
         """Make the final pictures, curves and exported model of the checkpoint that training ended with."""
-        self.engine.on_main(lambda: final_products(self.run, self._model(checkpoints.find(self.run, "latest").digest)))
+        self.engine.on_main(
+            "export", lambda: final_products(self.run, self._model(checkpoints.find(self.run, "latest").digest))
+        )
 
     # ---- at intervals -----------------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ def bench_train(
     from infogan import run as runs
     from infogan.config import to_plain
     from infogan.devices import native_bf16
-    from infogan.engine import Engine
+    from infogan.engine import open_engine
     from shards import workers
 
     if config.precision == "fp64":
@@ -147,7 +147,7 @@ def bench_train(
         if used:
             raise UserError(f"{name}: the plain loop that ours is timed against has none; say {without}")
     dataset = _open(config)
-    engine = Engine(config)
+    engine = open_engine(config)
     with closing(engine), ExitStack() as stack:
         config = engine.config
         if engine.world > 1:

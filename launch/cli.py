@@ -163,6 +163,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, name: st
     | the reader of our output went away      |                   | 141                   |
     | any other exception (a fault of ours)   | its traceback     | 1                     |
 
+    Where several processes train a run together, one that fails ends them all with one line: see infogan.watch.
+
     With INFOGAN_TRACEBACK=1 in the environment a `UserError` keeps its traceback.
 
     Args:

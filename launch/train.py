@@ -102,6 +102,7 @@ def _launch(processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from infogan.watch import EXIT_PART_FAILED
     from shards.workers import available_cores
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -120,7 +121,8 @@ def _launch(processes: int) -> int:
     try:
         elastic_launch(launch_config, sys.executable)("-m", "launch.train", *words)
     except ChildFailedError as error:
-        return error.get_first_failure()[1].exitcode
+        code = error.get_first_failure()[1].exitcode
+        return code if code >= 0 else EXIT_PART_FAILED  # killed; another process has told of it
     except SignalException as error:
         return 128 + error.sigval
     return 0

@@ -291,7 +291,9 @@ def test_the_same_arguments_give_the_same_draws_and_any_other_do_not() -> None:
 
 
 def fake_engine(rank: int, world: int) -> Any:
-    return SimpleNamespace(rank=rank, world=world, device=torch.device("cpu"), dtype=torch.float32, wrap=lambda m: m)
+    return SimpleNamespace(
+        rank=rank, world=world, device=torch.device("cpu"), dtype=torch.float32, prepare=lambda phase, module, _: module
+    )
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])

@@ -270,11 +270,12 @@ def test_a_saved_config_is_read_back_as_it_was(preset: Path) -> None:
 RUNTIME_CHANGES = [
     "data.path=elsewhere", "data.reader=indexed", "data.cache.path=elsewhere",
     "data.cache.limit_gb=9", "data.cache.offline=true", "stop=9 epochs", "device=cpu", "threads=3", "check_interval=7",
+    "patience=60", "deepspeed=zero2",
     "log.every_kimg=1", "images.every_kimg=1", "checkpoint.every_kimg=1", "checkpoint.keep=9", "eval.every_kimg=null",
 ]  # fmt: skip
 IDENTITY_CHANGES = [
     "seed=1", "batch=32", "accumulation=2", "data.digest=abc", "data.window=4", "noise.size=3", "noise.prior=normal",
-    "network.norm=none",
+    "network.norm=none", "sync_batchnorm=true",
     "network.name=fashion_mnist", "network.critic_slope=0.2", "objective={name: non_saturating, mi_gradient: head}",
     "objective={name: non_saturating, r1: 1}", "objective={name: non_saturating, ramp_kimg: 1}",
     "augment.mirror=true", "augment.diffaugment=[cutout]",

@@ -2,10 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,12 @@ class Started:
             time.sleep(0.002)
 
 
+def free_port() -> int:
+    with socket.socket() as any_socket:
+        any_socket.bind(("127.0.0.1", 0))
+        return int(any_socket.getsockname()[1])
+
+
 @dataclass
 class Infogan:
     """The command `infogan`, run by tests/promises/server.py in the folder `folder`."""
@@ -88,6 +96,27 @@ class Infogan:
         """Run to the end."""
         return self.start(*arguments, before=before, **environment).wait()
 
+    def start_ranks(
+        self, processes: int, *arguments: str, nodes: int = 1, before: str = "", **environment: str
+    ) -> list[Started]:
+        """Begin one run in so many processes, each started by itself as torchrun starts them on so many machines."""
+        here = processes // nodes
+        shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(here)}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} | environment
+        return [
+            self.start(*arguments, before=before, RANK=str(rank), LOCAL_RANK=str(rank % here), **shared)
+            for rank in range(processes)
+        ]
+
+    def ranks(
+        self, processes: int, *arguments: str, nodes: int = 1, before: str = "", **environment: str
+    ) -> list[Ended]:
+        """Run so many processes to the end."""
+        return [
+            started.wait()
+            for started in self.start_ranks(processes, *arguments, nodes=nodes, before=before, **environment)
+        ]
+
     def good(self, *arguments: str, before: str = "", **environment: str) -> str:
         """Run to an end without error; what was printed."""
         ended = self(*arguments, before=before, **environment)
@@ -102,15 +131,30 @@ class Infogan:
         return int(self.server.stdout.readline())
 
 
-@pytest.fixture(scope="session")
-def _server() -> Iterator[subprocess.Popen[str]]:
+@contextmanager
+def serving(*modules: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The server, with `modules` imported too."""
     with subprocess.Popen(
-        [sys.executable, str(HERE / "server.py")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment(), start_new_session=True,
+        [sys.executable, str(HERE / "server.py"), *modules], env=clean_environment(**environment),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     ) as server:  # fmt: skip
         yield server
         assert server.stdin is not None
         server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[subprocess.Popen[str]]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def deepspeed_in() -> Iterator[Callable[[Path], Infogan]]:
+    """The command in a folder of one's choice, in processes that have DeepSpeed imported."""
+    # the second is what it imports late, and with it torch's compiler
+    with serving("deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer", DS_ACCELERATOR="cpu") as server:
+        yield lambda folder: Infogan(server, folder)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The number of processes, of micro-batches and the way a run is started change nothing in what is learned."""
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,22 +15,6 @@ BIN = Path(sys.executable).parent
 
 # Weights of 20 updates without BatchNorm in float64: what is left is the order in which sums are added up.
 EXACT = ("network.norm=none", "precision=fp64", "stop=20 updates", "checkpoint.every_kimg=1000")
-
-
-def free_port() -> int:
-    with socket.socket() as any_socket:
-        any_socket.bind(("127.0.0.1", 0))
-        return int(any_socket.getsockname()[1])
-
-
-def train_in(infogan: Any, processes: int, *arguments: str) -> list[Any]:
-    """Start a run in so many processes, as torchrun would; how each ended."""
-    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
-        infogan.start("train", *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(processes)
-    ]
-    return [process.wait() for process in started]
 
 
 def furthest(run: Path, other: Path, name: str) -> float:
@@ -56,7 +39,7 @@ def test_processes_and_accumulation_change_nothing(
     infogan: Any, alone: Path, tiny_preset: Path, processes: int, accumulation: int
 ) -> None:
     extra = () if accumulation == 1 else (f"accumulation={accumulation}",)
-    for ended in train_in(infogan, processes, str(tiny_preset), "--run", "many", *EXACT, *extra):
+    for ended in infogan.ranks(processes, "train", str(tiny_preset), "--run", "many", *EXACT, *extra):
         assert ended.code == 0, ended.output
     many = infogan.folder / "many"
     for name in ("generator", "critic", "ema", "optimizer"):
@@ -87,11 +70,36 @@ def test_the_command_starts_two_processes_that_train_one_run(
     assert start["processes"] == 2
 
 
-def test_a_resumed_run_may_have_another_number_of_processes(infogan: Any, alone: Path, tiny_preset: Path) -> None:
-    first = train_in(infogan, 2, str(tiny_preset), "--run", "moved", *EXACT, "stop=10 updates")
-    assert [ended.code for ended in first] == [0, 0]
-    infogan.good("train", str(tiny_preset), "--run", "moved", *EXACT)
+def test_a_run_started_on_4_processes_resumes_on_2_and_on_1(infogan: Any, alone: Path, tiny_preset: Path) -> None:
+    for processes, updates in ((4, 8), (2, 14), (1, 20)):
+        ended = infogan.ranks(processes, "train", str(tiny_preset), "--run", "moved", *EXACT, f"stop={updates} updates")
+        assert [end.code for end in ended] == [0] * processes, ended
     assert furthest(infogan.folder / "moved", alone, "generator") < 1e-8
+    assert furthest(infogan.folder / "moved", alone, "optimizer") < 1e-8
+
+
+def test_with_batchnorm_synchronised_the_number_of_processes_changes_nothing(infogan: Any, tiny_preset: Path) -> None:
+    exact = [setting for setting in EXACT if not setting.startswith("network.norm")]
+    for processes in (1, 2, 4):
+        arguments = ("train", str(tiny_preset), "--run", f"run{processes}", *exact, "sync_batchnorm=true")
+        for ended in infogan.ranks(processes, *arguments):
+            assert ended.code == 0, ended.output
+    for processes in (2, 4):
+        for name in ("generator", "critic", "ema", "optimizer"):
+            assert furthest(infogan.folder / f"run{processes}", infogan.folder / "run1", name) < 1e-8, name
+
+
+def test_two_machines_train_what_one_trains_to_the_bit(
+    infogan: Any, tiny_preset: Path, left_by: Callable[[Path], Any]
+) -> None:
+    """Four processes, each started by itself, with the ranks that they have on one machine and on two."""
+    for nodes in (1, 2):
+        arguments = ("train", str(tiny_preset), "--run", f"on{nodes}", "stop=20 updates")
+        for ended in infogan.ranks(4, *arguments, nodes=nodes):
+            assert ended.code == 0, ended.output
+    one, two = (left_by(infogan.folder / f"on{nodes}") for nodes in (1, 2))
+    assert one.tensors == two.tensors
+    assert one.rows == two.rows
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
@@ -106,10 +114,7 @@ def test_a_signal_to_one_process_stops_them_all_after_saving(
         "    return update(self, batches)\n"
         "t.Trainer._update = told"
     )
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    arguments = ("train", str(tiny_preset), "--run", "pair", "stop=1000 updates")
-    started = [infogan.start(*arguments, before=tell, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
-    ended = [process.wait() for process in started]
+    ended = infogan.ranks(2, "train", str(tiny_preset), "--run", "pair", "stop=1000 updates", before=tell)
     assert [end.code for end in ended] == [{"SIGTERM": 143, "SIGINT": 130}[name]] * 2, ended
     assert f"stopped by {name}" in ended[0].output
     assert ended[1].output == ""
@@ -117,85 +122,19 @@ def test_a_signal_to_one_process_stops_them_all_after_saving(
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(infogan: Any, tiny_preset: Path) -> None:
-    ended = train_in(infogan, 2, str(tiny_preset), "--run", "odd", "batch=9")
+    ended = infogan.ranks(2, "train", str(tiny_preset), "--run", "odd", "batch=9")
     assert [end.code for end in ended] == [2, 2]
-    assert (
-        "batch: 9: must be a multiple of processes x accumulation = 2 x 1; the nearest are 8 and 10" in ended[0].error
+    said = (
+        "batch: 9: must be a multiple of processes x accumulation = 2 x 1; the nearest are 8 and 10, or keep it with "
     )
+    assert said + "1 or 3 processes" in ended[0].error
     assert not (infogan.folder / "odd").exists()
-
-
-@pytest.mark.parametrize(
-    ("environment_of_accelerate", "overrides", "said"),
-    [
-        (
-            {"ACCELERATE_MIXED_PRECISION": "bf16"}, ["precision=fp32"],
-            "precision: the config says fp32, accelerate's settings say bf16",
-        ),
-        (
-            {"ACCELERATE_MIXED_PRECISION": "no"}, ["precision=bf16"],
-            "precision: the config says bf16, accelerate's settings say no",
-        ),
-        (
-            {"ACCELERATE_MIXED_PRECISION": "fp8"}, ["precision=auto"],
-            "precision: accelerate's settings say fp8, which this trainer does not have",
-        ),
-        (
-            {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, ["accumulation=2"],
-            "accumulation: the config says 2, accelerate's settings say 4",
-        ),
-        (
-            {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"}, [],
-            "processes: accelerate launch was asked for several processes but started one",
-        ),
-        ({}, ["precision=fp16"], "precision: fp16 needs a GPU, and this run is on the CPU"),
-    ],
-)  # fmt: skip
-def test_settings_of_accelerate_that_disagree_are_refused(
-    infogan: Any, tiny_preset: Path, environment_of_accelerate: dict[str, str], overrides: list[str], said: str
-) -> None:
-    ended = infogan("train", str(tiny_preset), "--run", "refused", *overrides, **environment_of_accelerate)
-    assert ended.code == 2
-    assert said in ended.error
-    assert not (infogan.folder / "refused").exists()
-
-
-def accelerate_launch(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BIN / "accelerate"), "launch", "-m", "launch.train", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_accelerate_launches_a_run(
-    tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]]
-) -> None:
-    """With the settings file in the home folder that accelerate reads without a word: first against ours, then away."""
-    data = make_data(32, colour=True, images=40)
-    home = tmp_path / "home"
-    (home / "accelerate").mkdir(parents=True)
-    settings = home / "accelerate" / "default_config.yaml"
-    settings.write_text(
-        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nnum_processes: 1\n"
-    )
-    arguments = [
-        "--config", "configs/own.yaml", "--run", "launched", f"data.path={data}", "batch=8", "stop=1 updates",
-        "device=cpu", "threads=1", "precision=fp32", "eval.every_kimg=null",
-    ]  # fmt: skip
-    ended = accelerate_launch(tmp_path, environment(HF_HOME=str(home)), *arguments)
-    assert ended.returncode != 0
-    (error,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert "the config says fp32, accelerate's settings say bf16" in error
-    assert f"(read silently from {settings}: mixed_precision: bf16, num_processes: 1)" in error
-    assert not (tmp_path / "launched").exists()
-    settings.unlink()
-    ended = accelerate_launch(tmp_path, environment(HF_HOME=str(home)), *arguments)
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "launched" / "export" / "generator.safetensors").is_file()
 
 
 def test_a_model_without_codes_trains_in_two_processes(infogan: Any, tiny_preset: Path) -> None:
     """A plain GAN: Q has no parameters, for which two processes would wait in vain for gradients."""
     plain = ("codes.kind=null", "codes.c1=null", "stop=3 updates")
-    for ended in train_in(infogan, 2, str(tiny_preset), "--run", "plain", *plain):
+    for ended in infogan.ranks(2, "train", str(tiny_preset), "--run", "plain", *plain):
         assert ended.code == 0, ended.output
 
 
@@ -209,16 +148,8 @@ def test_the_log_survives_a_stop_within_an_interval_in_every_process(infogan: An
         "t.Trainer._update = told"
     )
     arguments = ("train", str(tiny_preset), "stop=20 updates", "check_interval=1e-6")
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     for run, before in (("whole", ""), ("parts", stopped), ("parts", "")):
-        port = str(free_port())
-        started = [
-            infogan.start(
-                *arguments, "--run", run, before=before, RANK=rank, LOCAL_RANK=rank, MASTER_PORT=port, **shared
-            )
-            for rank in ("0", "1")
-        ]
-        codes = [process.wait().code for process in started]
+        codes = [ended.code for ended in infogan.ranks(2, *arguments, "--run", run, before=before)]
         assert codes == ([143, 143] if before else [0, 0])
     logs = [(infogan.folder / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
     whole, parts = (

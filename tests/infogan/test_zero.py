@@ -1,0 +1,82 @@
+"""What a DeepSpeed file may say, and what is the config's to say."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from infogan import zero
+from infogan.config import RunConfig
+from infogan.settings import presets_folder
+from shards.errors import UserError
+
+OURS = sorted((presets_folder() / "deepspeed").glob("*.json"))
+
+
+def check(config: RunConfig, settings: dict[str, Any], world: int = 2) -> None:
+    zero._check("some.json", settings, SimpleNamespace(config=config, world=world))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_our_files_are_found_by_name_and_agree_with_every_config(
+    path: Path, tiny_config: Callable[..., RunConfig]
+) -> None:
+    for name in (path.stem, f"configs/deepspeed/{path.name}", str(path)):
+        assert zero._read(name)[1] == json.loads(path.read_text())
+    check(tiny_config(), json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"train_batch_size": 64}, r"some.json: train_batch_size is 64, the config makes it 8 \(batch 8, 2 processes"),
+        ({"train_micro_batch_size_per_gpu": 8}, "train_micro_batch_size_per_gpu is 8, the config makes it 4"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps is 2, the config makes it 1"),
+        ({"gradient_clipping": 1.0}, "gradient_clipping is 1.0, the config makes it 0.0"),
+        ({"optimizer": {"type": "AdamW"}}, "optimizer is {'type': 'AdamW'}, the config says Adam"),
+        ({"zero_optimization": {"stage": 3}}, "zero_optimization.stage is 3, and must be 1 or 2"),
+    ],
+)
+def test_what_disagrees_is_refused_and_both_sides_are_named(
+    tiny_config: Callable[..., RunConfig], said: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check(tiny_config(), {"zero_optimization": {"stage": 2}} | said)
+
+
+def test_what_agrees_or_is_left_open_is_taken(tiny_config: Callable[..., RunConfig]) -> None:
+    sizes = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": 2}
+    check(tiny_config(accumulation=2), {"zero_optimization": {"stage": 2}, "optimizer": "auto", **sizes})
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision"),
+    [
+        ({}, None),
+        ({"bf16": {"enabled": True}}, "bf16"),
+        ({"bf16": {"enabled": "auto"}}, None),
+        ({"fp16": {"enabled": True}}, "fp16"),
+        ({"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}, "bf16"),
+    ],
+)
+def test_the_precision_that_a_file_speaks_of_is_seen(settings: dict[str, Any], precision: str | None) -> None:
+    assert zero._precision(settings) == precision
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("{}", "has no section zero_optimization"),
+        (None, "none of ours, which are zero1"),
+    ],
+)
+def test_a_file_that_is_none_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "mine.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        zero._read(str(path))

@@ -1,0 +1,119 @@
+"""A process that dies, stops, hangs or fails ends the run soon, with one message; and the run goes on where it was."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PATIENCE = 4
+
+# A run of a second becomes one of many, so that something can happen to it.
+SLOWLY = """
+import time
+from infogan.learner import Learner
+update = Learner.update
+Learner.update = lambda self, parts, images: (time.sleep(0.05), update(self, parts, images))[1]
+"""
+
+# Something happens to rank 1, in the critic phase of update 7.
+IN_UPDATE_7 = """
+import os, time
+from infogan import phases
+loss = phases.critic_loss
+calls = 0
+def spoiled(*arguments):
+    global calls
+    calls += 1
+    if calls == 8 and os.environ["RANK"] == "1":
+        {what}
+    return loss(*arguments)
+phases.critic_loss = spoiled
+"""
+
+
+def told(ended: list[Any]) -> str:
+    """The one line that all processes together print of an error."""
+    output = "".join(end.output for end in ended)
+    assert "Traceback" not in output, output
+    lines = [line for line in output.splitlines() if line.startswith("error")]
+    assert len(lines) == 1, output
+    return lines[0]
+
+
+@pytest.fixture
+def arguments(tiny_preset: Path) -> tuple[str, ...]:
+    return ("train", str(tiny_preset), "--run", "run", f"patience={PATIENCE}")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+def test_a_process_that_is_gone_or_stopped_ends_all(
+    infogan: Any, arguments: tuple[str, ...], checkpoints_of: Callable[[Path], list[str]], name: str, rank: int
+) -> None:
+    started = infogan.start_ranks(2, *arguments, "stop=1000 updates", before=SLOWLY)
+    started[0].wait_for(lambda: bool(checkpoints_of(infogan.folder / "run")))
+    started[rank].signal(getattr(signal, name))
+    began = time.monotonic()
+    ended = [process.wait() for process in started]
+    assert time.monotonic() - began < 60
+    assert ended[rank].code == -signal.SIGKILL  # a stopped one is ended by the other
+    assert ended[1 - rank].code == 75
+    who = f"rank {rank} (process {started[rank].pid} on {os.uname().nodename})"
+    line = told(ended)
+    assert f"{who} is gone or stopped: nothing was heard of it for " in line
+    assert re.search(r"it was in the \w+ phase of update \d+; all processes end here, and the same command resum", line)
+    if (name, rank) == ("SIGKILL", 1):
+        again = infogan.ranks(2, *arguments)
+        assert [end.code for end in again] == [0, 0]
+        assert "resuming from" in again[0].output
+
+
+def test_a_process_that_hangs_ends_all(infogan: Any, arguments: tuple[str, ...]) -> None:
+    ended = infogan.ranks(2, *arguments, before=IN_UPDATE_7.format(what="time.sleep(1000)"))
+    assert {end.code for end in ended} <= {75, -signal.SIGKILL}
+    assert re.search(
+        r"rank 1 \(process \d+ on .*\) hangs: for \d+ s it has been in the critic phase of update 7, and others wait",
+        told(ended),
+    )
+
+
+@pytest.mark.parametrize("what", ["ValueError", "RuntimeError"])
+def test_a_process_that_fails_ends_all_and_tells_why(infogan: Any, arguments: tuple[str, ...], what: str) -> None:
+    ended = infogan.ranks(2, *arguments, before=IN_UPDATE_7.format(what=f"raise {what}('no such luck')"))
+    assert [end.code for end in ended] == [1, 1]
+    assert re.match(
+        r"error \(rank 1\): rank 1 \(process \d+ on .*\) failed in the critic phase of update 7: "
+        f"{what}: no such luck; INFOGAN_TRACEBACK=1 shows where; ",
+        told(ended),
+    )
+
+
+def test_what_takes_long_ends_nothing(infogan: Any, arguments: tuple[str, ...]) -> None:
+    """Rank 0 draws pictures while the others wait for it, and the data of rank 1 come late while rank 0 waits."""
+    slow = (
+        "import os, time, infogan.monitor as m, shards.loader as l\n"
+        "picture, take = m.Monitor.picture, l.BatchStream.__next__\n"
+        f"m.Monitor.picture = lambda self, model: (time.sleep({PATIENCE + 3}), picture(self, model))[1]\n"
+        "taken = 0\n"
+        "def late(self):\n"
+        "    global taken\n"
+        "    taken += 1\n"
+        f"    if taken == 9 and os.environ['RANK'] == '1': time.sleep({PATIENCE + 3})\n"
+        "    return take(self)\n"
+        "l.BatchStream.__next__ = late\n"
+    )
+    ended = infogan.ranks(2, *arguments, "stop=12 updates", "images.every_kimg=0.04", before=slow)
+    assert [end.code for end in ended] == [0, 0], ended
+
+
+def test_processes_that_never_meet_are_told_so(infogan: Any, arguments: tuple[str, ...]) -> None:
+    alone = "import infogan.engine as e, datetime\ne.MEETING = datetime.timedelta(seconds=1)"
+    first = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    ended = infogan(*arguments, before=alone, **first)
+    assert ended.code == 2
+    assert "processes: rank 0 of 2 could not meet the others at 127.0.0.1:0" in told([ended])
