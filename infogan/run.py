@@ -30,6 +30,9 @@ FOLDERS = ("checkpoints", "images", "tensorboard", "export", "report")
 ENTRIES = {*FOLDERS, "config.yaml", "environment.json", "metrics.jsonl", "nonfinite.json", ".lease"}
 """What a run's folder holds."""
 
+CODE_FILE = "CODE.json"
+"""At the top of a copy of the code, such as a sweep's jobs run: which commit it is of, and what differs."""
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -178,6 +181,10 @@ def starting_weights(source: str, run: Path) -> Checkpoint:
 def _commit() -> str | None:
     """The commit of the code that runs, with a + where the tree has changes; None outside a checkout."""
     here = Path(__file__).parent
+    if (here.parent / CODE_FILE).is_file():
+        about = json.loads((here.parent / CODE_FILE).read_bytes())
+        changed = about["diff"] or about["untracked"]
+        return f"{about['commit']}{'+' if changed else ''}" if about["commit"] else f"snapshot {about['digest']}"
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True

@@ -1,0 +1,91 @@
+"""What each job of a run did: one line when it began and one when it ended, in the sweep's `attempts/ID.jsonl`.
+
+The process of rank 0 writes them. An attempt that was killed has no second line. A rank that fails alone says so in
+`attempts/ID.rank<n>.json`, since two machines cannot append to one file safely.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards import atomic
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One job of a run from its start, or its requeue, to its end. Times are seconds since 1970.
+
+    `checkpoint_time`: when the newest checkpoint that it found was written. `ended`: None where nobody said so.
+    """
+
+    job: str
+    restart: int
+    began: float
+    images: int
+    checkpoint_time: float
+    processes: int
+    gpus: int
+    code: str
+    log: str
+    ended: float | None = None
+    outcome: str = ""
+    message: str = ""
+    requeued: bool = False
+    images_after: int | None = None
+
+
+class Record:
+    """The attempts of one run."""
+
+    def __init__(self, sweep: Path, run_id: str) -> None:
+        self.path = sweep / "attempts" / f"{run_id}.jsonl"
+
+    def begin(self, **facts: Any) -> None:
+        self._append({"event": "begin", "time": time.time(), **facts})
+
+    def end(self, **facts: Any) -> None:
+        self._append({"event": "end", "time": time.time(), **facts})
+
+    def fail_alone(self, rank: int, host: str, job: str, message: str) -> None:
+        """Say why a rank other than 0 ended."""
+        path = self.path.with_name(f"{self.path.stem}.rank{rank}.json")
+        atomic.write_json(path, {"time": time.time(), "rank": rank, "host": host, "job": job, "message": message})
+
+    def failed_alone(self, since: float) -> Line | None:
+        """The first failure of a rank other than 0 after a time."""
+        found = []
+        for path in self.path.parent.glob(f"{self.path.stem}.rank*.json"):
+            line = json.loads(path.read_bytes())
+            if line["time"] >= since:
+                found.append(line)
+        return min(found, key=lambda line: line["time"], default=None)
+
+    def attempts(self) -> list[Attempt]:
+        """All attempts so far, oldest first."""
+        found: list[Attempt] = []
+        for line in self._lines():
+            event, when = line.pop("event"), line.pop("time")
+            if event == "begin":
+                found.append(Attempt(began=when, **line))
+            elif found:
+                found[-1] = Attempt(**{**found[-1].__dict__, **line, "ended": when})
+        return found
+
+    def _append(self, line: Line) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.explained(self.path), self.path.open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
+
+    def _lines(self) -> Iterator[Line]:
+        """Whole lines; one that a kill tore is left out."""
+        if self.path.is_file():
+            for line in self.path.read_bytes().splitlines():
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue
