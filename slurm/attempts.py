@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infogan import lease
 from shards import atomic
+from slurm.order import Order
 
 Line = dict[str, Any]
 
@@ -20,7 +22,8 @@ Line = dict[str, Any]
 class Attempt:
     """One job of a run from its start, or its requeue, to its end. Times are seconds since 1970.
 
-    `checkpoint_time`: when the newest checkpoint that it found was written. `ended`: None where nobody said so.
+    `checkpoint_time`, `last_sign`: when the newest checkpoint and the last heartbeat that it found were written. `cpus`
+    and `gpus`: of all its processes together. `ended`: None where nobody said so.
     """
 
     job: str
@@ -28,7 +31,8 @@ class Attempt:
     began: float
     images: int
     checkpoint_time: float
-    processes: int
+    last_sign: float
+    cpus: int
     gpus: int
     code: str
     log: str
@@ -45,8 +49,19 @@ class Record:
     def __init__(self, sweep: Path, run_id: str) -> None:
         self.path = sweep / "attempts" / f"{run_id}.jsonl"
 
-    def begin(self, **facts: Any) -> None:
-        self._append({"event": "begin", "time": time.time(), **facts})
+    def begin(self, order: Order, job: str, restart: int, log: Path) -> None:
+        """Note that a job begins with a run, and how that stands."""
+        images, checkpoint_time = order.progress()
+        heart = lease.read(Path(order.run))
+        self._append(
+            {
+                "event": "begin", "time": time.time(), "job": job, "restart": restart, "images": images,
+                "checkpoint_time": checkpoint_time,
+                "last_sign": float(heart.facts["time"]) if heart is not None else 0.0,
+                "cpus": order.world * max(order.cpus, 1), "gpus": order.world * order.gpus, "code": order.code,
+                "log": str(log),
+            }
+        )  # fmt: skip
 
     def end(self, **facts: Any) -> None:
         self._append({"event": "end", "time": time.time(), **facts})

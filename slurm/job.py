@@ -24,7 +24,7 @@ from slurm.supervisor import Ending, Signals, as_words, describe_affinity, local
 
 PORTS = (20000, 32000)  # below those that Linux gives to outgoing connections
 WAIT_S = 300.0  # for SLURM to take a job away that it is going to take away
-NO_PROGRESS = 2  # attempts in a row that may end without a new checkpoint
+NO_PROGRESS = 3  # attempts in a row that may end without a new checkpoint
 EARLY_S = 90.0  # SLURM looks at time limits every half minute or so and may send its signal a minute early
 
 
@@ -53,17 +53,14 @@ class Task:
         self.log = Path(self.place.paths.stdout)
         self.record = Record(Path(order.sweep), order.run_id)
         self.began = time.time()
-        self.images, self.checkpoint_time = order.progress()
+        self.images, _ = order.progress()
 
     def run(self) -> None:
         """Train, then evaluate where that was asked for; a task that returns has done its part."""
         order = self.order
         say(f"run {order.run_id}: rank {self.rank} of {order.world} on {platform.node()}, job {self.job}")
         if self.rank == 0:
-            self.record.begin(
-                job=self.job, restart=self.restart, images=self.images, checkpoint_time=self.checkpoint_time,
-                processes=order.world, gpus=order.gpus * order.world, code=order.code, log=str(self.log),
-            )  # fmt: skip
+            self.record.begin(order, self.job, self.restart, self.log)
         wrong = describe_affinity(order.cpus, say)
         if wrong is not None:
             self._fail(Ending("failed", wrong))
@@ -91,7 +88,9 @@ class Task:
         if self.order.world == 1:
             return {}
         if self.place.num_tasks != self.order.world:
-            self._fail(Ending("failed", f"{self.order.world} tasks were asked for and SLURM started {self.place.num_tasks}"))
+            self._fail(
+                Ending("failed", f"{self.order.world} tasks were asked for and SLURM started {self.place.num_tasks}")
+            )
         # of its own for each start of each job: one that was just given back may still be closing
         port = random.Random(f"{self.job}/{self.restart}").randint(*PORTS)
         os.environ["MASTER_PORT"] = str(port)
@@ -136,7 +135,9 @@ class Task:
             return self._end(cause, obstacle)
         by_slurm = order.requeue == "slurm" or shutil.which("scontrol") is None
         if by_slurm and cause == "timed out":
-            why = "SLURM requeues nothing after a time limit" if order.requeue == "slurm" else "no scontrol on this node"
+            why = (
+                "SLURM requeues nothing after a time limit" if order.requeue == "slurm" else "no scontrol on this node"
+            )
             return self._end(cause, f"{why}: infogan sweep submit goes on with it")
         self._end(cause, ending.message or ("left to SLURM to requeue" if by_slurm else ""), requeued=True)
         if not by_slurm:
@@ -167,7 +168,9 @@ class Task:
                 "either, then infogan sweep submit"
             )
         images, _ = order.progress()
-        idle = [attempt for attempt in self.record.attempts()[-NO_PROGRESS:-1] if attempt.images == attempt.images_after]
+        idle = [
+            attempt for attempt in self.record.attempts()[-NO_PROGRESS:-1] if attempt.images == attempt.images_after
+        ]
         if cause == "timed out" and images == self.images and len(idle) == NO_PROGRESS - 1:
             return (
                 f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without a "

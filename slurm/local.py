@@ -55,11 +55,7 @@ def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> En
     record = Record(Path(order.sweep), order.run_id)
     log = sweep.folder / "logs" / f"{order.run_id}.log"
     log.parent.mkdir(exist_ok=True)
-    images, written = order.progress()
-    record.begin(
-        job=job, restart=0, images=images, checkpoint_time=written, processes=order.world, gpus=0, code=order.code,
-        log=str(log.absolute()),
-    )  # fmt: skip
+    record.begin(order, job, 0, log.absolute())
     environment = {**os.environ, **order.environment, **local_caches(order.scratch)}
     commands = [order.training(launcher=True)] if order.train else []
     commands += [order.evaluation()] if order.evaluate is not None else []

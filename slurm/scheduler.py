@@ -43,7 +43,9 @@ def ended(jobs: Sequence[str]) -> dict[str, str]:
 def largest_array() -> int | None:
     """SLURM's MaxArraySize; None where it cannot be asked."""
     try:
-        said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60, check=True).stdout
+        said = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     found = [line.partition("=")[2].strip() for line in said.splitlines() if line.startswith("MaxArraySize")]

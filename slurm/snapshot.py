@@ -61,7 +61,9 @@ def kept(sweep: Path, digest: str) -> Snapshot:
     """A snapshot that was taken before."""
     folder = (sweep / "code" / digest).absolute()
     if not folder.is_dir():
-        raise UserError(f"{folder}: the code that the sweep was begun with is gone; say --code new for the code as it is")
+        raise UserError(
+            f"{folder}: the code that the sweep was begun with is gone; say --code new for the code as it is"
+        )
     about = json.loads((folder / CODE_FILE).read_bytes())
     found = sorted((folder / "plugins").glob("*/*.py"), key=lambda path: int(path.parent.name))
     return Snapshot(digest, folder, tuple(map(str, found)), about["commit"])
@@ -70,7 +72,11 @@ def kept(sweep: Path, digest: str) -> Snapshot:
 def differing(one: Path, other: Path) -> list[str]:
     """The files in which two snapshots differ."""
     sides = [
-        {str(path.relative_to(side)): path.read_bytes() for path in side.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        {
+            str(path.relative_to(side)): path.read_bytes()
+            for path in side.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
         for side in (one, other)
     ]
     names = sides[0].keys() | sides[1].keys()

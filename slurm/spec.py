@@ -116,7 +116,9 @@ class Condition:
         except ValueError:
             bound = math.nan
         if match is None or math.isnan(bound):
-            raise ValueError(f"{text!r}: must be METRIC < NUMBER after NUMBER kimg, as in 'mi/digit < 0.5 after 200 kimg'")
+            raise ValueError(
+                f"{text!r}: must be METRIC < NUMBER after NUMBER kimg, as in 'mi/digit < 0.5 after 200 kimg'"
+            )
         return cls(str(text), match["metric"], match["sign"], bound, float(match["kimg"] or 0))
 
     def holds(self, row: Mapping[str, Any]) -> bool:

@@ -114,9 +114,7 @@ def _finals(sweep: Path, jobs: Sequence[str]) -> dict[str, str]:
     return known
 
 
-def _status(
-    sweep: Sweep, run: Run, job: str | None, living: tuple[str, str] | None, final: str | None
-) -> Status:
+def _status(sweep: Sweep, run: Run, job: str | None, living: tuple[str, str] | None, final: str | None) -> Status:
     folder = sweep.run_folder(run)
     heart = lease.read(folder)
     record = Record(sweep.folder, run.id)
@@ -170,9 +168,7 @@ def _state(
     return ("lost", "its job is unknown to SLURM and never began") if job else ("waiting", "")
 
 
-def _living(
-    living: tuple[str, str], heart: Heartbeat | None, last: Attempt | None, trained: bool
-) -> tuple[str, str]:
+def _living(living: tuple[str, str], heart: Heartbeat | None, last: Attempt | None, trained: bool) -> tuple[str, str]:
     state, reason = living
     if state in scheduler.LIVE_LATER:
         before = f"{last.outcome} and put back; " if last is not None and last.requeued else ""

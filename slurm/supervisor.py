@@ -47,7 +47,7 @@ class Signals:
 
     def stop(self, name: str) -> None:
         if self.name is None:
-            self.name, self.since = name, time.monotonic()
+            self.name, self.since = name, time.time()
         for child in self._children:
             send(child, signal.Signals[name])
 
@@ -58,7 +58,7 @@ class Signals:
         self._children.append(child)
         if self.name is not None:
             send(child, signal.SIGTERM)
-        return child  # type: ignore[no-any-return]
+        return child
 
     def forget(self, child: subprocess.Popen[bytes]) -> None:
         self._children.remove(child)
@@ -93,8 +93,10 @@ def supervise(
         signals.forget(child)
     if watch is not None and watch.reason and child.returncode in (*STOPPED_CODES, -signal.SIGTERM):
         return Ending("hopeless", watch.reason)
-    if killed_late:
+    if killed_late and order.progress()[1] < signals.since:
         return Ending("stopped", "it had not saved in time and was killed: it goes on from its last checkpoint")
+    if killed_late:
+        return Ending("stopped")
     return _ending(child.returncode, signals, log, began)
 
 
@@ -106,7 +108,7 @@ def _wait(child: "subprocess.Popen[bytes]", signals: Signals, notice_s: int, wat
             return False
         except subprocess.TimeoutExpired:
             pass
-        if signals.name == "SIGUSR2" and time.monotonic() - signals.since > max(notice_s - MARGIN_S, notice_s / 2):
+        if signals.name == "SIGUSR2" and time.time() - signals.since > max(notice_s - MARGIN_S, notice_s / 2):
             child.kill()
             child.wait()
             return True

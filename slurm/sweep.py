@@ -81,7 +81,9 @@ class Sweep:
 
 def described(values: Values) -> str:
     """`optimizer.critic.lr=0.0002 seed=3`, as short as it can be told: settings by their last words."""
-    return " ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
+    return " ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
+    )
 
 
 def folder_of(spec: Spec, out: Path | None) -> Path:
@@ -96,7 +98,9 @@ def expand(spec: Spec) -> list[tuple[Run, RunConfig]]:
     found: dict[str, tuple[Run, RunConfig]] = {}
     for values in spec.combinations():
         if len(found) >= spec.limits.runs:
-            raise UserError(f"sweep {spec.path}: limits.runs: more than {spec.limits.runs} runs; raise it, or vary less")
+            raise UserError(
+                f"sweep {spec.path}: limits.runs: more than {spec.limits.runs} runs; raise it, or vary less"
+            )
         try:
             config = settings.load(spec.base, overrides([*spec.fixed.items(), *values.items()])).config
         except UserError as error:

@@ -20,7 +20,9 @@ REFRESH_S = 5.0
 
 out_option = click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder.  [default: sweeps/NAME]")
 cluster_option = click.option(
-    "--cluster", metavar="NAME_OR_FILE", help="Where to run: one of configs/clusters/, or a file; local is this machine."
+    "--cluster",
+    metavar="NAME_OR_FILE",
+    help="Where to run: one of configs/clusters/, or a file; local is this machine.",
 )
 sweep_argument = click.argument("sweep", type=click.Path(path_type=Path))
 
@@ -98,7 +100,9 @@ def _cluster(name: str | None, spec: Path) -> Any:
     from slurm import cluster as clusters
 
     if name is None:
-        raise click.UsageError(f"say where to run: --cluster NAME_OR_FILE, or cluster: in {spec}; local is this machine")
+        raise click.UsageError(
+            f"say where to run: --cluster NAME_OR_FILE, or cluster: in {spec}; local is this machine"
+        )
     return clusters.load(name)
 
 
@@ -129,7 +133,9 @@ def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> list[Any]:
     for state in ("cancelled", "hopeless"):
         left = [s.id for s in found if s.state == state and s.id not in sending]
         if left:
-            click.echo(f"{len(left)} runs are {state} and stay so ({', '.join(left)}); --rerun {state} sends them again")
+            click.echo(
+                f"{len(left)} runs are {state} and stay so ({', '.join(left)}); --rerun {state} sends them again"
+            )
     return [run for run in sweep.runs if run.id in sending]
 
 
@@ -169,7 +175,9 @@ def _show(spec: "Spec", where: Any, runs: list[Any], folder: Path) -> None:
         files = sweeps.most_files(config)
         most = f"at most {files} files" if files is not None else "files: known once the data set is there"
         click.echo(f"{run.id}  {sweeps.described(run.values)}  stop {run.stop}, {most}")
-    click.echo(f"{len(runs)} runs in {folder}, on cluster {where.name}; a report and one TensorBoard file per start more")
+    click.echo(
+        f"{len(runs)} runs in {folder}, on cluster {where.name}; a report and one TensorBoard file per start more"
+    )
     if where.kind == "local":
         click.echo(f"{where.parallel} at once, on this machine")
         return
@@ -246,7 +254,9 @@ def cancel_command(sweep: Path, runs: tuple[str, ...]) -> None:
 @sweep_group.command("collect")
 @sweep_argument
 @click.option("--by", metavar="METRIC", help="Rank by this metric instead of the sweep file's `best`.")
-@click.option("--better", type=click.Choice(["higher", "lower"]), default="higher", show_default=True, help="With --by.")
+@click.option(
+    "--better", type=click.Choice(["higher", "lower"]), default="higher", show_default=True, help="With --by."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the table.  [default: SWEEP/table]")
 def collect_command(sweep: Path, by: str | None, better: str, out: Path | None) -> None:
     """Every run's numbers, mean and spread over seeds, the best, curves side by side: CSV, Markdown and HTML."""
@@ -278,14 +288,17 @@ def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
     _deliver(sweep, runs, _cluster(cluster or wanted.cluster, spec), snapshot.take(sweep.folder), train=False)
 
 
-@click.command("prepare", short_help="Make what a sweep's runs need, once, before they go to machines without internet.")
+@click.command(
+    "prepare", short_help="Make what a sweep's runs need, once, before they go to machines without internet."
+)
 @click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--inception", is_flag=True, help="Also fetch the Inception weights, for FID, KID and IS.")
 @plugin_option
-def prepare_command(spec: Path) -> None:
+def prepare_command(spec: Path, inception: bool) -> None:
     """On the login node: build or verify the data of SPEC's runs, and make what their evaluation needs."""
     from slurm import prepare
     from slurm import spec as specs
     from slurm import sweep as sweeps
 
     wanted = specs.load(spec)
-    prepare.prepare(wanted, [config for _, config in sweeps.expand(wanted)], click.echo)
+    prepare.prepare(wanted, [config for _, config in sweeps.expand(wanted)], click.echo, inception=inception)
