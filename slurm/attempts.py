@@ -7,7 +7,7 @@ The process of rank 0 writes them. An attempt that was killed has no second line
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,24 @@ class Attempt:
     and `gpus`: of all its processes together. `ended`: None where nobody said so.
     """
 
-    job: str
-    restart: int
     began: float
-    images: int
-    checkpoint_time: float
-    last_sign: float
-    cpus: int
-    gpus: int
-    code: str
-    log: str
+    job: str = ""
+    restart: int = 0
+    images: int = 0
+    checkpoint_time: float = 0.0
+    last_sign: float = 0.0
+    cpus: int = 1
+    gpus: int = 0
+    code: str = ""
+    log: str = ""
     ended: float | None = None
     outcome: str = ""
     message: str = ""
     requeued: bool = False
     images_after: int | None = None
+
+
+_FIELDS = {field.name for field in fields(Attempt)} - {"began", "ended"}
 
 
 class Record:
@@ -84,11 +87,12 @@ class Record:
         """All attempts so far, oldest first."""
         found: list[Attempt] = []
         for line in self._lines():
-            event, when = line.pop("event"), line.pop("time")
+            event, when = line["event"], line["time"]
+            known = {key: line[key] for key in line.keys() & _FIELDS}  # a job may run older or newer code than this
             if event == "begin":
-                found.append(Attempt(began=when, **line))
+                found.append(Attempt(began=when, **known))
             elif found:
-                found[-1] = Attempt(**{**found[-1].__dict__, **line, "ended": when})
+                found[-1] = replace(found[-1], ended=when, **known)
         return found
 
     def _append(self, line: Line) -> None:

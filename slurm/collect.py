@@ -262,7 +262,8 @@ def headline(table: Table) -> str:
     told = ""
     if table.best is not None:
         value = table.best.metrics[table.metric]
-        told = f"Best by {table.metric} ({table.better}): run {table.best.run.id}, {described(table.best.run.values)}, {value:.4g}. "
+        values = described(table.best.run.values)
+        told = f"Best by {table.metric} ({table.better}): run {table.best.run.id}, {values}, {value:.4g}. "
     hours = table.hours
     return f"{told}{hours.spent:.3g} {table.device}-hours, {hours.wasted:.3g} of them wasted."
 

@@ -1,4 +1,4 @@
-"""All that a job has to know of its run. It travels to the job by itself, so nothing that is edited later reaches it."""
+"""All that a job has to know of its run. It travels with the job, so that nothing edited later reaches it."""
 
 import sys
 from collections.abc import Mapping

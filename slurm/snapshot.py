@@ -40,7 +40,7 @@ class Snapshot:
 def take(sweep: Path) -> Snapshot:
     """Copy the code of this process into the sweep, unless the very same stands there already."""
     root = Path(infogan.__file__).resolve().parent.parent
-    files = {path: root / path for path in _files(root)}
+    files = dict(_files(root))
     loaded = [Path(plugin.file) for plugin in plugins.known()]
     named = [f"plugins/{number}/{path.name}" for number, path in enumerate(loaded)]
     files |= {name: path for name, path in zip(named, loaded, strict=True)}
@@ -83,8 +83,8 @@ def differing(one: Path, other: Path) -> list[str]:
     return sorted(name for name in names if name != CODE_FILE and sides[0].get(name) != sides[1].get(name))
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Our files below `root`, relative to it: in a checkout those that git does not ignore, else the packages."""
+def _files(root: Path) -> Iterator[tuple[str, Path]]:
+    """Our files, by their path below `root`: in a checkout those that git does not ignore, else the packages."""
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is not None and Path(top.strip()).resolve() == root:
         listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
@@ -103,7 +103,7 @@ def _files(root: Path) -> Iterator[str]:
             f"the code in {root} is over {MOST_MB} MB with the files that git does not ignore (the largest: {largest}); "
             "add what is no code to .gitignore"
         )
-    yield from names
+    yield from ((name, root / name) for name in names)
 
 
 def _about(root: Path) -> dict[str, str | None]:
