@@ -50,10 +50,10 @@ def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
                 continue
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a text file; none where there is no file."""
+def tail(path: Path, lines: int, begin: int = 0) -> list[str]:
+    """The last lines of a text file, of what stands from byte `begin` on; none where there is no file."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        file.seek(max(begin, path.stat().st_size - _TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()[-lines:]

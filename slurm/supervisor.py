@@ -131,11 +131,9 @@ def _ending(code: int, signals: Signals, log: Path, began: int) -> Ending:
     return Ending("failed", said)
 
 
-def error_line(log: Path, began: int = 0) -> str:
-    """The last line of a log by which a command of ours, or Python, said what went wrong."""
-    if not log.is_file() or log.stat().st_size < began:
-        return ""
-    lines = [line.strip() for line in tail(log, 400)]
+def error_line(log: Path, began: int) -> str:
+    """The last line of a log, from byte `began` on, by which a command of ours, or Python, said what went wrong."""
+    lines = [line.strip() for line in tail(log, 400, began)]
     for wanted in ("error: ", "error (rank "):
         for line in reversed(lines):
             if line.startswith(wanted):

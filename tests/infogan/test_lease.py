@@ -30,7 +30,9 @@ def standing(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / lease.FOLDER / f"{number:06d}.json"
         path.parent.mkdir(exist_ok=True)
         other = replace(Holder.current(), **holder)
-        path.write_text(json.dumps({"holder": asdict(other), "facts": {"state": state, "beat": 4, "time": time.time()}}))
+        path.write_text(
+            json.dumps({"holder": asdict(other), "facts": {"state": state, "beat": 4, "time": time.time()}})
+        )
         return path
 
     return leave

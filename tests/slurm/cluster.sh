@@ -166,10 +166,23 @@ stop_daemon() { # NAME: end the process of that pid file, if it still is that pr
 
 queue_is_empty() { [ -z "$(timeout 5 squeue --noheader)" ]; }
 
+kill_what_jobs_left() { # by the configuration in its environment, which nobody else's process has
+  local environment pid
+  for environment in /proc/[0-9]*/environ; do
+    pid=${environment#/proc/} pid=${pid%/environ}
+    [ "$pid" != $$ ] && [ "$pid" != $PPID ] || continue
+    if tr '\0' '\n' 2>/dev/null <"$environment" | grep -qx "SLURM_JOB_ID=.*" &&
+      tr '\0' '\n' 2>/dev/null <"$environment" | grep -qxF "SLURM_CONF=$SLURM_CONF"; then
+      kill -KILL "$pid" 2>/dev/null || true
+    fi
+  done
+}
+
 down() {
   if [ -s "$RUN/slurmctld.pid" ]; then
     timeout 10 scancel --state=PENDING,RUNNING,SUSPENDED --user="$(id -un)" 2>/dev/null || true
-    for _ in $(seq 100); do queue_is_empty && break; sleep 0.2; done
+    for _ in $(seq 75); do queue_is_empty && break; sleep 0.2; done
+    kill_what_jobs_left
   fi
   for number in $(seq "$NODES"); do stop_daemon "slurmd-node$number"; done
   for name in slurmctld slurmdbd mariadbd munged; do stop_daemon "$name"; done

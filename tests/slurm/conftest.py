@@ -161,7 +161,9 @@ def cluster_lab(lab: Lab, slurm_conf: Path) -> Lab:
 
 
 @pytest.fixture
-def undisturbed(infogan_in: Callable[[Path], Any], left_by: Callable[[Path], Any]) -> Callable[[Lab, Path, str, int], Any]:
+def undisturbed(
+    infogan_in: Callable[[Path], Any], left_by: Callable[[Path], Any]
+) -> Callable[[Lab, Path, str, int], Any]:
     """What a run of a sweep leaves behind when it is trained in so many processes of one machine without a break."""
 
     def train(lab: Lab, sweep: Path, name: str, processes: int) -> Any:

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -24,12 +23,18 @@ def assert_equal(found: Any, expected: Any, how: str) -> None:
     assert found.rows == expected.rows, how
 
 
-def trainer_of(run: Path, rank: int) -> psutil.Process:
-    """The process that trains one rank of a run on this machine."""
+def trains(runs: dict[str, dict[str, Any]]) -> bool:
+    """Whether every run is under way and has something to lose."""
+    return all(run["state"] == "running" and run["images"] > 0 for run in runs.values())
+
+
+def kill_trainer(run: Path, rank: int) -> None:
+    """Kill the process that trains one rank of a run on this machine."""
     for process in psutil.process_iter(["cmdline", "environ"]):
         words, environment = process.info["cmdline"] or [], process.info["environ"] or {}
         if "launch.train" in words and str(run) in words and environment.get("RANK") == str(rank):
-            return process
+            process.kill()
+            return
     raise AssertionError(f"nobody trains rank {rank} of {run}")
 
 
@@ -68,9 +73,9 @@ def test_preemption_time_limits_a_kill_and_a_cancellation_change_no_bit(
     said = lab("sweep", "submit", sweep, "--cluster", cluster)
     assert "6 runs on 1 x 2 processes" in said  # the cluster's MaxArraySize
     assert "2 runs on 1 x 2 processes" in said
-    lab.wait(sweep, lambda runs: all(run["images"] > 0 for run in runs.values()))
+    lab.wait(sweep, trains)
     killed, cancelled, *others = lab.states(sweep)
-    trainer_of(lab.run(sweep, killed), rank=1).send_signal(signal.SIGKILL)
+    kill_trainer(lab.run(sweep, killed), rank=1)
     assert f"1 runs cancelled: {cancelled}" in lab("sweep", "cancel", sweep, cancelled)
     high = ["sbatch", "--partition=high", "--nodes=3", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=true"]
     subprocess.run(high, env=lab.environment, check=True, cwd=lab.folder)
@@ -112,7 +117,9 @@ def test_two_processes_on_each_of_two_nodes_are_four_on_one(
     lab.wait(sweep, finished)
     (name,) = lab.states(sweep)
     logs = sorted((lab.folder / "sweeps" / "nodes" / "jobs").glob("*/*_log.out"))
-    hosts = {line.split(" on ")[1].split(",")[0] for log in logs for line in log.read_text().splitlines() if "rank " in line}
+    hosts = {
+        line.split(" on ")[1].split(",")[0] for log in logs for line in log.read_text().splitlines() if "rank " in line
+    }
     assert len(hosts) == 2, hosts
     assert_equal(left_by(lab.run(sweep, name)), undisturbed(lab, sweep, name, 4), "2 nodes x 2 processes")
 
@@ -133,7 +140,7 @@ def test_a_cluster_that_gives_no_notice_and_has_no_scontrol_on_its_nodes_loses_n
         "abrupt", partition="abrupt", environment={"TINY_PAUSE": "1", "PATH": str(tools)}, preemption={"signal": "none"}
     )
     lab("sweep", "submit", sweep, "--cluster", cluster)
-    lab.wait(sweep, lambda runs: all(run["images"] > 0 for run in runs.values()))
+    lab.wait(sweep, trains)
     high = ["sbatch", "--partition=high", "--nodes=3", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=true"]
     subprocess.run(high, env=lab.environment, check=True, cwd=lab.folder)
     lab.wait(sweep, finished)

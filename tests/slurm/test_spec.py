@@ -88,10 +88,16 @@ def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
         ("base: paper/mnist\ngrod: {}", "grod: unknown; known here: base, name, fixed, grid"),
         ("base: paper/mnist\ngrid: {batch: 64}", "grid.batch: 64: must be a list of values"),
         ("base: paper/mnist\nzip: {batch: [1, 2], seed: [1]}", "must be of one length (batch 2, seed 1)"),
-        ("base: paper/mnist\nrandom: {draws: 2, batch: {normal: [0, 1]}}", "random.batch: {'normal': [0, 1]}: must be one"),
+        (
+            "base: paper/mnist\nrandom: {draws: 2, batch: {normal: [0, 1]}}",
+            "random.batch: {'normal': [0, 1]}: must be one",
+        ),
         ("base: paper/mnist\nrandom: {batch: {integers: [1, 2]}}", "random.draws: None: must be a whole number"),
         ("base: paper/mnist\nrandom: {draws: 1, batch: {uniform: [2, 1]}}", "must be two numbers, the lower one first"),
-        ("base: paper/mnist\nrandom: {draws: 1, batch: {log_uniform: [0, 1]}}", "random.batch.log_uniform: [0, 1]: must"),
+        (
+            "base: paper/mnist\nrandom: {draws: 1, batch: {log_uniform: [0, 1]}}",
+            "random.batch.log_uniform: [0, 1]: must",
+        ),
         ("base: paper/mnist\nfixed: {seed: 1}", "seed: belongs in seeds"),
         ("base: paper/mnist\nfixed: {batch: 1}\ngrid: {batch: [2]}", "grid.batch: is in fixed too; say it once"),
         ("base: paper/mnist\nseeds: 0", "seeds: 0: must be a whole number, at least 1"),
@@ -105,7 +111,10 @@ def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
         ("base: paper/mnist\nlimits: {runs: 2}\nseeds: 3", "limits.runs: more than 2 runs; raise it, or vary less"),
         ("base: paper/mnist\ngrid: {optimizer.citric.lr: [1]}", "optimizer.citric: unknown setting"),
         ("base: paper/mnist\ngrid: {batch: [-1]}", "the run with batch=-1 seed=0: batch: -1: must be at least 2"),
-        ("base: paper/mnist\nfixed: {images.every_kimg: 0.1}", "would write up to 25,643 files, and limits.files is 1,000"),
+        (
+            "base: paper/mnist\nfixed: {images.every_kimg: 0.1}",
+            "would write up to 25,643 files, and limits.files is 1,000",
+        ),
         ("base: [", "cannot be read as YAML"),
     ],
 )
