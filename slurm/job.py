@@ -164,8 +164,8 @@ class Task:
         order = self.order
         if cause == "timed out" and self._timeouts() >= order.timeouts:
             return (
-                f"this was time limit {self._timeouts() + 1}, and preemption.timeouts allows {order.timeouts}: raise time "
-                "or timeouts, then infogan sweep submit"
+                f"this was time limit {self._timeouts() + 1}, and preemption.timeouts allows {order.timeouts}: raise "
+                "time or timeouts, then infogan sweep submit"
             )
         images, _ = order.progress()
         idle = [

@@ -43,7 +43,7 @@ def take(sweep: Path) -> Snapshot:
     files = dict(_files(root))
     loaded = [Path(plugin.file) for plugin in plugins.known()]
     named = [f"plugins/{number}/{path.name}" for number, path in enumerate(loaded)]
-    files |= {name: path for name, path in zip(named, loaded, strict=True)}
+    files |= dict(zip(named, loaded, strict=True))
     hashes = {path: hashlib.sha256(source.read_bytes()).hexdigest() for path, source in sorted(files.items())}
     digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:DIGEST_LENGTH]
     target = sweep / "code" / digest
@@ -100,7 +100,7 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
     if sum(sizes.values()) > MOST_MB * 2**20:
         largest = max(sizes, key=lambda name: sizes[name])
         raise UserError(
-            f"the code in {root} is over {MOST_MB} MB with the files that git does not ignore (the largest: {largest}); "
+            f"the code in {root} is over {MOST_MB} MB with what git does not ignore (the largest: {largest}); "
             "add what is no code to .gitignore"
         )
     yield from ((name, root / name) for name in names)

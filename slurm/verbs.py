@@ -116,8 +116,8 @@ def _check_hours(spec: "Spec", where: Any, runs: list[Any]) -> None:
     most = sum(minutes(r.shape.time or where.time) / 60 * r.shape.nodes * r.shape.processes for r in runs)
     if most > spec.limits.hours:
         raise UserError(
-            f"sweep {spec.path}: limits.hours: {len(runs)} runs may take {most:,.1f} hours of a process within one time "
-            f"limit each, and {spec.limits.hours:,g} are allowed; raise it, or lower time"
+            f"sweep {spec.path}: limits.hours: {len(runs)} runs may take {most:,.1f} hours of a process within one "
+            f"time limit each, and {spec.limits.hours:,g} are allowed; raise it, or lower time"
         )
 
 

@@ -98,7 +98,7 @@ def test_the_script_follows_how_the_cluster_preempts(preemption: Preemption, lin
 def test_where_there_is_no_slurm_a_submission_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     sweep = Sweep(tmp_path, "mine", tuple(some_runs(2)), Evaluation())
-    with pytest.raises(UserError, match="no SLURM on this machine .* or say --cluster local"):
+    with pytest.raises(UserError, match=r"no SLURM on this machine .* or say --cluster local"):
         submit.send(sweep, sweep.runs, Cluster(), NOWHERE, lambda run: None, print)  # type: ignore[arg-type, return-value]
 
 
