@@ -25,6 +25,7 @@ from slurm.supervisor import Ending, Signals, as_words, describe_affinity, local
 PORTS = (20000, 32000)  # below those that Linux gives to outgoing connections
 WAIT_S = 300.0  # for SLURM to take a job away that it is going to take away
 NO_PROGRESS = 3  # attempts in a row that may end without a new checkpoint
+ENDED_S = 30.0  # a job that is ended by its time limit has run so long but for what its start took
 EARLY_S = 90.0  # SLURM looks at time limits every half minute or so and may send its signal a minute early
 
 
@@ -124,16 +125,15 @@ class Task:
     def _stopped(self, ending: Ending) -> None:
         """Rank 0, after all ranks have saved: go on later, or say why not."""
         order = self.order
-        facts = job_facts(self.job)
-        if facts.get("JobState", "").startswith("CANCELLED"):
-            return self._end("cancelled")
-        cause = self._cause(facts)
+        cause, taken_back = self._cause(job_facts(self.job))
+        if cause == "cancelled":
+            return self._end(cause)
         if order.requeue == "none":
             return self._end(cause, f"{ending.message} infogan sweep submit goes on with it".strip())
         obstacle = self._obstacle(cause)
         if obstacle:
             return self._end(cause, obstacle)
-        by_slurm = order.requeue == "slurm" or shutil.which("scontrol") is None
+        by_slurm = taken_back or order.requeue == "slurm" or shutil.which("scontrol") is None
         if by_slurm and cause == "timed out":
             why = (
                 "SLURM requeues nothing after a time limit" if order.requeue == "slurm" else "no scontrol on this node"
@@ -148,13 +148,23 @@ class Task:
         time.sleep(WAIT_S)
         say(f"run {order.run_id}: SLURM has not taken the job back in {WAIT_S:g} s; leaving")
 
-    def _cause(self, facts: dict[str, str]) -> str:
-        """`preempted` or `timed out`: by SLURM's word where it gives one, else by how near the limit is."""
-        if facts.get("PreemptTime", "None") not in ("None", "N/A", "Unknown") or facts.get("JobState") == "PREEMPTED":
-            return "preempted"
-        limit = self.order.time_s
-        near = time.time() - self.began > max(limit - self.order.notice_s - EARLY_S, limit / 4)
-        return "timed out" if near else "preempted"
+    def _cause(self, facts: dict[str, str]) -> tuple[str, bool]:
+        """`preempted`, `timed out` or `cancelled`, and whether SLURM has taken the job back by itself already.
+
+        By SLURM's word where it gives one, else by how near the limit is. A job that is being ended is COMPLETING,
+        whether its user cancelled it or its time is over.
+        """
+        state, limit, ran = facts.get("JobState", "RUNNING"), self.order.time_s, time.time() - self.began
+        if int(facts.get("Restarts", self.restart)) > self.restart:
+            return "preempted", True
+        if facts.get("PreemptTime", "None") not in ("None", "N/A", "Unknown") or state == "PREEMPTED":
+            return "preempted", False
+        if state == "TIMEOUT" or (state == "COMPLETING" and ran > limit - ENDED_S):
+            return "timed out", False
+        if state == "COMPLETING" or state.startswith("CANCELLED"):
+            return "cancelled", False
+        near = ran > max(limit - self.order.notice_s - EARLY_S, limit / 4)
+        return ("timed out" if near else "preempted"), False
 
     def _timeouts(self) -> int:
         return sum(attempt.outcome == "timed out" for attempt in self.record.attempts())

@@ -24,7 +24,6 @@ class Order:
     config: str
     run: str
     code: str
-    code_folder: str
     plugins: tuple[str, ...]
     nodes: int
     processes: int
@@ -74,10 +73,9 @@ def order_for(sweep: Sweep, run: Run, cluster: Cluster, snapshot: Snapshot, *, t
         config=str(sweep.config_file(run).absolute()),
         run=str(sweep.run_folder(run).absolute()),
         code=snapshot.digest,
-        code_folder=str(snapshot.folder),
         plugins=snapshot.plugins,
-        nodes=shape.nodes if train else 1,
-        processes=shape.processes if train else 1,
+        nodes=shape.nodes,
+        processes=shape.processes,
         cpus=0 if local else shape.cpus_per_process or cluster.cpus_per_process,
         gpus=0 if local else gpus,
         time_s=60 * minutes(shape.time or cluster.time),

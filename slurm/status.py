@@ -148,7 +148,7 @@ def _state(
     last = attempts[-1] if attempts else None
     trained = heart is not None and heart.state == "finished" and heart.facts.get("stop") == run.stop
     if living is not None:
-        return _living(living, heart, last, trained)
+        return _living(living, heart, last, trained, sweep.evaluate.when == "run")
     if trained and (sweep.evaluate.when != "run" or is_evaluated(sweep, run)):
         return "finished", ""
     if heart is not None and heart.held and heart.holder.gone(Holder.current()) is False:
@@ -168,13 +168,15 @@ def _state(
     return ("lost", "its job is unknown to SLURM and never began") if job else ("waiting", "")
 
 
-def _living(living: tuple[str, str], heart: Heartbeat | None, last: Attempt | None, trained: bool) -> tuple[str, str]:
+def _living(
+    living: tuple[str, str], heart: Heartbeat | None, last: Attempt | None, trained: bool, evaluates: bool
+) -> tuple[str, str]:
     state, reason = living
     if state in scheduler.LIVE_LATER:
         before = f"{last.outcome} and put back; " if last is not None and last.requeued else ""
         return "queued", f"{before}{reason}"
     if trained:
-        return "evaluating", ""
+        return ("evaluating" if evaluates else "finished"), ""
     if heart is not None and heart.held and last is not None and heart.facts["time"] >= last.began:
         return "running", ""
     return "starting", ""

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,14 +241,18 @@ def why_command(sweep: Path, run: str, lines: int) -> None:
 @sweep_argument
 @click.argument("runs", nargs=-1)
 def cancel_command(sweep: Path, runs: tuple[str, ...]) -> None:
-    """End RUNS, or all, whether they wait or run; what they have learned stays. Local ones end by Ctrl-C."""
+    """End RUNS, or all, whether they wait or run; what they have learned stays."""
     from slurm import scheduler
     from slurm.status import LIVE, statuses
 
     opened = _open(sweep)
     wanted = {opened.find(name).id for name in runs} or {run.id for run in opened.runs}
-    ending = [s for s in statuses(opened) if s.id in wanted and s.state in LIVE and s.job is not None]
+    alive = [s for s in statuses(opened) if s.id in wanted and s.state in LIVE]
+    ending = [s for s in alive if s.job is not None and not s.job.startswith("local")]
     scheduler.cancel([str(s.job) for s in ending])
+    for s in alive:
+        if s not in ending:
+            click.echo(f"run {s.id} runs outside SLURM, on {s.host}: end it by Ctrl-C there")
     click.echo(f"{len(ending)} runs cancelled{': ' if ending else ''}{', '.join(s.id for s in ending)}")
 
 
@@ -279,9 +284,10 @@ def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
     from slurm.status import statuses
 
     wanted = specs.load(spec)
-    sweep = sweeps.read(sweeps.folder_of(wanted, out))
+    sweep = replace(sweeps.read(sweeps.folder_of(wanted, out)), evaluate=wanted.evaluate)
     done = {s.id for s in statuses(sweep) if s.state == "finished"}
     runs = [run for run in sweep.runs if run.id in done and not sweeps.is_evaluated(sweep, run)]
+    runs = [replace(run, shape=replace(run.shape, nodes=1, processes=1)) for run in runs]
     if not runs:
         click.echo(f"sweep {sweep.name}: no finished run is without a report")
         return

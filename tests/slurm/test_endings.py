@@ -21,7 +21,7 @@ from slurm.supervisor import Ending, Signals, supervise
 def order_of(folder: Path, **more: Any) -> Order:
     facts: dict[str, Any] = {
         "run_id": "abc", "sweep": str(folder), "folder": str(folder), "config": "", "run": str(folder / "run"),
-        "code": "c0de", "code_folder": "", "plugins": (), "nodes": 1, "processes": 1, "cpus": 1, "gpus": 0,
+        "code": "c0de", "plugins": (), "nodes": 1, "processes": 1, "cpus": 1, "gpus": 0,
         "time_s": 3600, "notice_s": 60, "requeue": "submitit", "timeouts": 100, "stop_if": (), "evaluate": None,
         "train": True, "environment": {}, "scratch": None,
     }  # fmt: skip
@@ -79,9 +79,21 @@ def test_a_run_at_its_time_limit_is_put_back(stopped: Callable[..., Any]) -> Non
     assert (place.requeued, end["outcome"], end["requeued"]) == (1, "timed out", True)
 
 
-def test_a_cancelled_run_is_not_put_back(stopped: Callable[..., Any]) -> None:
-    place, end = stopped({"JobState": "CANCELLED"})
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING"])
+def test_a_cancelled_run_is_not_put_back(stopped: Callable[..., Any], state: str) -> None:
+    place, end = stopped({"JobState": state, "Restarts": "0"}, ran_s=1800)
     assert (place.requeued, end["outcome"], end["requeued"]) == (0, "cancelled", False)
+
+
+def test_a_run_that_slurm_has_taken_back_already_is_left_to_it(stopped: Callable[..., Any]) -> None:
+    """GraceTime 0: SLURM sends SIGTERM when the job is already on its way back into the queue."""
+    place, end = stopped({"JobState": "COMPLETING", "Restarts": "1"})
+    assert (place.requeued, end["outcome"], end["requeued"]) == (0, "preempted", True)
+
+
+def test_a_run_that_slurm_ends_at_its_limit_without_notice_is_put_back(stopped: Callable[..., Any]) -> None:
+    place, end = stopped({"JobState": "COMPLETING", "Restarts": "0"}, ran_s=3595)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (1, "timed out", True)
 
 
 def test_without_scontrol_a_preempted_run_is_left_to_slurm(stopped: Callable[..., Any]) -> None:
