@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 HERE = Path(__file__).resolve().parent
-BIN = Path(sys.executable).parent
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "unshare")
 
 
@@ -48,15 +47,24 @@ Learner.update = lambda self, parts, images: (time.sleep(pause), update(self, pa
 """
 
 
+# The process that all commands are forked from knows the tiny network; a sweep's jobs get it by the plugin alone.
+FORGET = """
+from infogan.networks import NETWORKS
+from shards import plugins
+del NETWORKS._entries["tiny"]
+plugins._known.clear()
+"""
+
+
 @dataclass
 class Lab:
     """A folder in which sweeps of tiny runs are made, and the commands for it."""
 
+    infogan: Any
     folder: Path
-    environment: dict[str, str]
     plugin: Path
     base: Path
-    sent: int = field(default=0)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def sweep(self, name: str, **spec: Any) -> Path:
         """A sweep file; its folder will be sweeps/NAME."""
@@ -72,14 +80,16 @@ class Lab:
 
     def __call__(self, *words: object, code: int = 0) -> str:
         """Run `infogan WORDS` to its end; what it printed."""
-        command = [str(BIN / "infogan"), f"--plugin={self.plugin}", *map(str, words)]
-        ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=250
-        )
-        said = ended.stdout + ended.stderr
-        assert ended.returncode == code, said
+        ended = self.infogan(f"--plugin={self.plugin}", *map(str, words), before=FORGET, **self.environment)
+        said: str = ended.output
+        assert ended.code == code, said
         assert "Traceback" not in said
         return said
+
+    def sbatch(self, *words: str) -> None:
+        """Send a job that is none of ours."""
+        environment = promises.clean_environment(**self.environment)
+        subprocess.run(["sbatch", "--output=/dev/null", *words], env=environment, check=True, cwd=self.folder)
 
     def status(self, sweep: Path) -> dict[str, dict[str, Any]]:
         """`sweep status --json` by run."""
@@ -110,7 +120,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, tiny_data: Path) -> Lab:
+def lab(tmp_path: Path, tiny_data: Path, infogan_in: Callable[[Path], Any]) -> Lab:
     """Tiny runs of 40 updates on this machine."""
     plugin = tmp_path / "tiny_plugin.py"
     plugin.write_text((HERE.parent / "tiny.py").read_text() + PLUGIN_END)
@@ -132,7 +142,7 @@ def lab(tmp_path: Path, tiny_data: Path) -> Lab:
         "checkpoint: {every_kimg: 0.08}\n"
         "eval: {every_kimg: null}\n"
     )
-    return Lab(tmp_path, promises.clean_environment(), plugin, base)
+    return Lab(infogan_in(tmp_path), tmp_path, plugin, base)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
+TAKES_ALL_NODES = ("--partition=high", "--nodes=3", "--exclusive", "--time=1", "--wrap=true")
+
 
 def finished(runs: dict[str, dict[str, Any]]) -> bool:
     return {run["state"] for run in runs.values()} == {"finished"}
@@ -77,8 +79,7 @@ def test_preemption_time_limits_a_kill_and_a_cancellation_change_no_bit(
     killed, cancelled, *others = lab.states(sweep)
     kill_trainer(lab.run(sweep, killed), rank=1)
     assert f"1 runs cancelled: {cancelled}" in lab("sweep", "cancel", sweep, cancelled)
-    high = ["sbatch", "--partition=high", "--nodes=3", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=true"]
-    subprocess.run(high, env=lab.environment, check=True, cwd=lab.folder)
+    lab.sbatch(*TAKES_ALL_NODES)
 
     lab.wait(sweep, lambda runs: all(runs[name]["state"] == "finished" for name in others), seconds=600)
     found = lab.status(sweep)
@@ -141,8 +142,7 @@ def test_a_cluster_that_gives_no_notice_and_has_no_scontrol_on_its_nodes_loses_n
     )
     lab("sweep", "submit", sweep, "--cluster", cluster)
     lab.wait(sweep, trains)
-    high = ["sbatch", "--partition=high", "--nodes=3", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=true"]
-    subprocess.run(high, env=lab.environment, check=True, cwd=lab.folder)
+    lab.sbatch(*TAKES_ALL_NODES)
     lab.wait(sweep, finished)
     (name,) = lab.states(sweep)
     assert [attempt["outcome"] for attempt in lab.attempts(sweep, name)][-1] == "finished"
