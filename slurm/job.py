@@ -65,9 +65,9 @@ class Task:
         wrong = describe_affinity(order.cpus, say)
         if wrong is not None:
             self._fail(Ending("failed", wrong))
-        ending = self._command(order.training(launcher=False), self._distributed()) if order.train else None
+        ending = self._command(order.training(launcher=False), self._distributed(), True) if order.train else None
         if (ending is None or ending.outcome == "finished") and order.evaluate is not None and self.rank == 0:
-            ending = self._command(order.evaluation(), {})
+            ending = self._command(order.evaluation(), {}, False)
         if ending is None or ending.outcome == "finished":
             self._end("finished")
         elif ending.outcome == "hopeless":
@@ -78,11 +78,11 @@ class Task:
             self._stopped(ending)
         # another rank has nothing to decide; that it leaves with code 0 does not end the job
 
-    def _command(self, words: list[str], more: dict[str, str]) -> Ending:
+    def _command(self, words: list[str], more: dict[str, str], training: bool) -> Ending:
         say(as_words(words))
         environment = {**os.environ, **local_caches(self.order.scratch), **more}
         environment["OMP_NUM_THREADS"] = str(self.order.cpus)
-        return supervise(self.order, words, self.signals, environment, self.log, watches=self.rank == 0)
+        return supervise(self.order, words, self.signals, environment, self.log, watches=training and self.rank == 0)
 
     def _distributed(self) -> dict[str, str]:
         """What torch.distributed reads; nothing for a run of one process."""

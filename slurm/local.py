@@ -57,12 +57,12 @@ def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> En
     log.parent.mkdir(exist_ok=True)
     record.begin(order, job, 0, log.absolute())
     environment = {**os.environ, **order.environment, **local_caches(order.scratch)}
-    commands = [order.training(launcher=True)] if order.train else []
-    commands += [order.evaluation()] if order.evaluate is not None else []
+    commands = [(order.training(launcher=True), True)] if order.train else []
+    commands += [(order.evaluation(), False)] if order.evaluate is not None else []
     ending = Ending("finished")
     with log.open("ab") as output:
-        for words in commands:
-            ending = supervise(order, words, signals, environment, log, watches=True, output=output)
+        for words, training in commands:
+            ending = supervise(order, words, signals, environment, log, watches=training, output=output)
             if ending.outcome != "finished":
                 break
     record.end(outcome=ending.outcome, message=ending.message, requeued=False, images_after=order.progress()[0])

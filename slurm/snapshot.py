@@ -40,7 +40,8 @@ class Snapshot:
 def take(sweep: Path) -> Snapshot:
     """Copy the code of this process into the sweep, unless the very same stands there already."""
     root = Path(infogan.__file__).resolve().parent.parent
-    files = dict(_files(root))
+    own = sweep.resolve()
+    files = {name: path for name, path in _files(root) if not path.is_relative_to(own)}
     loaded = [Path(plugin.file) for plugin in plugins.known()]
     named = [f"plugins/{number}/{path.name}" for number, path in enumerate(loaded)]
     files |= dict(zip(named, loaded, strict=True))

@@ -11,7 +11,7 @@ from infogan import lease
 from infogan.lease import Heartbeat, Holder
 from shards import atomic
 from slurm import scheduler
-from slurm.attempts import Attempt, Record
+from slurm.attempts import Attempt, Line, Record
 from slurm.sweep import Run, Sweep, is_evaluated
 
 STATES = {
@@ -153,10 +153,11 @@ def _state(
         return "finished", ""
     if heart is not None and heart.held and heart.holder.gone(Holder.current()) is False:
         return "running", ""
+    alone = record.failed_alone(last.began) if last is not None else None
+    if last is not None and alone is not None and _came_first(alone, last):
+        return "killed" if "was ended by SIG" in alone["message"] else "failed", alone["message"]
     if last is not None and last.ended is not None and not last.requeued and last.job == (job or last.job):
         return _recorded(last)
-    if last is not None and (alone := record.failed_alone(last.began)) is not None:
-        return "killed" if "was ended by SIG" in alone["message"] else "failed", alone["message"]
     if final is not None:
         return _by_accounting(final, heart, last)
     if heart is not None and heart.held:
@@ -180,6 +181,14 @@ def _living(
     if heart is not None and heart.held and last is not None and heart.facts["time"] >= last.began:
         return "running", ""
     return "starting", ""
+
+
+def _came_first(alone: Line, last: Attempt) -> bool:
+    """Whether one rank's failure is why the run ended, and not what another rank's end led to. The end of one makes all
+    others fail, so one that was killed is believed first."""
+    if last.outcome not in ("", "failed"):
+        return False
+    return last.ended is None or alone["time"] < last.ended or "was ended by SIG" in alone["message"]
 
 
 def _recorded(last: Attempt) -> tuple[str, str]:
