@@ -100,7 +100,8 @@ class Table:
     def columns(self) -> list[str]:
         """The numbers worth a column: the metric that ranks, then those of reports, then those of logs."""
         names = list(dict.fromkeys(name for run in self.runs for name in run.metrics))
-        told = [name for name in names if not name.startswith(LOG)] or [f for f in names if f.startswith(f"{LOG}mi/")]
+        told = [name for name in names if not name.startswith(LOG)]
+        told = told or [name for name in names if name.startswith(f"{LOG}mi/") and name.count("/") == 2]
         return [name for name in dict.fromkeys([self.metric, *told]) if name][:SHOWN]
 
 
