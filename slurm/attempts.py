@@ -69,17 +69,18 @@ class Record:
     def end(self, **facts: Any) -> None:
         self._append({"event": "end", "time": time.time(), **facts})
 
-    def fail_alone(self, rank: int, host: str, job: str, message: str) -> None:
+    def fail_alone(self, rank: int, host: str, job: str, restart: int, message: str) -> None:
         """Say why a rank other than 0 ended."""
         path = self.path.with_name(f"{self.path.stem}.rank{rank}.json")
-        atomic.write_json(path, {"time": time.time(), "rank": rank, "host": host, "job": job, "message": message})
+        facts = {"time": time.time(), "rank": rank, "host": host, "job": job, "restart": restart, "message": message}
+        atomic.write_json(path, facts)
 
-    def failed_alone(self, since: float) -> Line | None:
-        """The first failure of a rank other than 0 after a time."""
+    def failed_alone(self, job: str, restart: int) -> Line | None:
+        """The first failure of a rank other than 0 in one start of a job."""
         found = []
         for path in self.path.parent.glob(f"{self.path.stem}.rank*.json"):
             line = json.loads(path.read_bytes())
-            if line["time"] >= since:
+            if (line["job"], line["restart"]) == (job, restart):
                 found.append(line)
         return min(found, key=lambda line: line["time"], default=None)
 

@@ -119,12 +119,17 @@ class Task:
         else:
             message = f"rank {self.rank}: {ending.message}"
             say(f"run {self.order.run_id}: {ending.outcome}: {message}")
-            self.record.fail_alone(self.rank, platform.node(), self.job, message)
+            self.record.fail_alone(self.rank, platform.node(), self.job, self.restart, message)
         sys.exit(1)
 
     def _stopped(self, ending: Ending) -> None:
         """Rank 0, after all ranks have saved: go on later, or say why not."""
         order = self.order
+        alone = self.record.failed_alone(self.job, self.restart)
+        if (
+            alone is not None
+        ):  # srun ends all tasks when one has failed: that is nobody's wish to have the machines back
+            self._fail(Ending("killed", alone["message"]))
         cause, taken_back = self._cause(job_facts(self.job))
         if cause == "cancelled":
             return self._end(cause)

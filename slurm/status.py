@@ -153,7 +153,7 @@ def _state(
         return "finished", ""
     if heart is not None and heart.held and heart.holder.gone(Holder.current()) is False:
         return "running", ""
-    alone = record.failed_alone(last.began) if last is not None else None
+    alone = record.failed_alone(last.job, last.restart) if last is not None else None
     if last is not None and alone is not None and _came_first(alone, last):
         return "killed" if "was ended by SIG" in alone["message"] else "failed", alone["message"]
     if last is not None and last.ended is not None and not last.requeued and last.job == (job or last.job):

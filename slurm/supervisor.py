@@ -123,8 +123,8 @@ def _ending(code: int, signals: Signals, log: Path, began: int) -> Ending:
         return Ending("stopped")
     if code < 0:
         name = signal.Signals(-code).name
-        if signals.name is not None:  # it had not yet begun to listen: nothing was there to save
-            return Ending("stopped", "it was told to stop before it had begun to train")
+        if signals.name is not None:  # it did not listen yet, or no longer
+            return Ending("stopped", "it ended at once when told to stop: it goes on from its last checkpoint")
         guess = ", as when memory runs out" if name == "SIGKILL" else ""
         return Ending("killed", f"the training process was ended by {name}{guess}")
     said = error_line(log, began) or f"the training process ended with code {code}"

@@ -133,6 +133,16 @@ def test_a_run_that_makes_no_progress_between_time_limits_ends_and_says_so(stopp
     assert "3 attempts in a row ended at their time limit of 60 minutes without a new checkpoint" in end["message"]
 
 
+def test_a_run_one_of_whose_ranks_was_killed_is_not_put_back(tmp_path: Path, stopped: Callable[..., Any]) -> None:
+    """srun sends SIGTERM to the other ranks then, as a preemption does."""
+    Record(tmp_path, "abc").fail_alone(1, "node1", "7_0", 0, "rank 1: the training process was ended by SIGKILL")
+    with pytest.raises(SystemExit):
+        stopped(RUNNING)
+    end = json.loads((tmp_path / "attempts" / "abc.jsonl").read_text().splitlines()[-1])
+    assert (end["outcome"], end["requeued"]) == ("killed", False)
+    assert end["message"] == "rank 1: the training process was ended by SIGKILL"
+
+
 def test_a_preemption_without_progress_is_nobodys_fault(stopped: Callable[..., Any]) -> None:
     assert [stopped(PREEMPTED)[0].requeued for _ in range(6)] == [1] * 6
 
@@ -209,8 +219,8 @@ def test_a_hopeless_run_is_told_to_save_and_leave(tmp_path: Path, monkeypatch: p
 
 def test_a_rank_that_fails_alone_is_remembered(tmp_path: Path) -> None:
     record = Record(tmp_path, "abc")
-    record.fail_alone(3, "node2", "7_0", "rank 3: ended by SIGKILL")
-    found = record.failed_alone(since=0.0)
+    record.fail_alone(3, "node2", "7_0", 1, "rank 3: ended by SIGKILL")
+    found = record.failed_alone("7_0", 1)
     assert found is not None
     assert (found["rank"], found["host"]) == (3, "node2")
-    assert record.failed_alone(since=time.time() + 1) is None
+    assert record.failed_alone("7_0", 2) is None

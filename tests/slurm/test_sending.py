@@ -192,7 +192,7 @@ def test_the_rank_that_failed_first_is_named(
     """When one rank is killed the others fail too, a moment later or a moment earlier, by their own account."""
     record = status.Record(tmp_path, some_runs(1)[0].id)
     now = time.time()
-    record.fail_alone(1, "node1", "7_0", message)
+    record.fail_alone(1, "node1", "7_0", 0, message)
     last = status.Attempt(now - 60, job="7_0", outcome=outcome, message="rank 0: connection closed")
     last = replace(last, ended=now + (5 if earlier else -5)) if outcome else last
     sweep = Sweep(tmp_path, "mine", tuple(some_runs(1)), Evaluation())
