@@ -177,7 +177,7 @@ def _living(
         before = f"{last.outcome} and put back; " if last is not None and last.requeued else ""
         return "queued", f"{before}{reason}"
     if trained:
-        return ("evaluating" if evaluates else "finished"), ""
+        return ("evaluating" if evaluates else "running"), ""  # finished once its job has left, and recorded that
     if heart is not None and heart.held and last is not None and heart.facts["time"] >= last.began:
         return "running", ""
     return "starting", ""
