@@ -5,9 +5,13 @@ from types import FrameType, TracebackType
 
 
 class Interruption:
-    """While active, SIGINT and SIGTERM set `signal_name`; a second SIGINT interrupts at once, without saving."""
+    """While active, SIGINT, SIGTERM and SIGUSR2 set `signal_name`; a second SIGINT interrupts at once, without saving.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGUSR2 is what a cluster is asked to send before it takes the machines away.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    NAMES = tuple(number.name for number in SIGNALS)
 
     def __init__(self) -> None:
         self.signal_name: str | None = None

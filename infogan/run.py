@@ -1,7 +1,5 @@
 """A run's folder: what it was told to do, what may change when it goes on, and where it happened."""
 
-import errno
-import fcntl
 import json
 import os
 import platform
@@ -12,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import yaml
@@ -23,15 +21,17 @@ from infogan.checkpoint import Checkpoint
 from infogan.config import RunConfig, digest, identity, to_plain
 from infogan.devices import cpu_name
 from infogan.engine import Engine
+from infogan.lease import Lease, acquire
 from shards import atomic
 from shards.errors import UserError
 from shards.versions import installed
 
 FOLDERS = ("checkpoints", "images", "tensorboard", "export", "report")
-ENTRIES = {*FOLDERS, "config.yaml", "environment.json", "metrics.jsonl", "nonfinite.json", ".writer"}
+ENTRIES = {*FOLDERS, "config.yaml", "environment.json", "metrics.jsonl", "nonfinite.json", ".lease"}
 """What a run's folder holds."""
 
-_ENDING_S = 2.0  # how long a process that was told to end, or killed, may take to be gone
+CODE_FILE = "CODE.json"
+"""At the top of a copy of the code, such as a sweep's jobs run: which commit it is of, and what differs."""
 
 PACKAGES = (
     "torch",
@@ -125,35 +125,14 @@ def begin(run: Path, config: RunConfig, engine: Engine, *, origin: str | None, s
 
 
 @contextmanager
-def only_writer(run: Path) -> Iterator[None]:
-    """Hold a run's folder against a second process that would train it; the system lets go when this one ends.
-
-    The lock is this process's own: workers and commands that it starts do not inherit it, so one of them that outlives
-    a kill for a moment keeps nobody from resuming. Where the file system has no locks, nothing is held.
-    """
+def only_writer(run: Path, say: Callable[[str], None]) -> Iterator[Lease]:
+    """Hold a run's folder against a second process that would train it."""
     with atomic.explained(run):
         run.mkdir(parents=True, exist_ok=True)
-        file = open(run / ".writer", "wb")  # noqa: SIM115  # closed below
-    with file:
-        patience = time.monotonic() + _ENDING_S
-        while not _locked(file):
-            if time.monotonic() > patience:
-                raise UserError(f"run {run}: another process is training it; wait for it, or say --run DIR")
-            time.sleep(0.05)
+        lease = acquire(run, say)
+    with lease:
         atomic.clean_stale(run)
-        yield
-
-
-def _locked(file: IO[bytes]) -> bool:
-    """Whether the lock is ours now, or cannot be had at all."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
-            raise
-    return True
+        yield lease
 
 
 def began_from(run: Path, source: str) -> bool:
@@ -204,6 +183,10 @@ def starting_weights(source: str, run: Path) -> Checkpoint:
 def _commit() -> str | None:
     """The commit of the code that runs, with a + where the tree has changes; None outside a checkout."""
     here = Path(__file__).parent
+    if (here.parent / CODE_FILE).is_file():
+        about = json.loads((here.parent / CODE_FILE).read_bytes())
+        changed = about["diff"] or about["untracked"]
+        return f"{about['commit']}{'+' if changed else ''}" if about["commit"] else f"snapshot {about['digest']}"
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True

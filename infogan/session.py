@@ -14,6 +14,7 @@ from infogan import run as runs
 from infogan.config import RunConfig
 from infogan.engine import Engine, open_engine
 from infogan.learner import Learner
+from infogan.lease import Lease
 from infogan.model import check_identity, exported_digest
 from infogan.settings import Settings
 from infogan.trainer import Outcome, Trainer
@@ -48,18 +49,29 @@ def train(settings: Settings, run: Path | None = None, *, start_from: str | None
             config = replace(engine.config, data=replace(engine.config.data, digest=dataset.manifest.digest))
             if saved is not None:
                 runs.refuse_changes(run, config, saved)
-            with runs.only_writer(run) if engine.is_main else nullcontext():
-                outcome = _train(engine, config, run, dataset, start_from, say)
+            with runs.only_writer(run, say) if engine.is_main else nullcontext() as lease:
+                outcome = _train(engine, config, run, dataset, start_from, say, lease)
             engine.barrier()
             return outcome
     finally:
         engine.close()
 
 
-def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start_from: str | None, say: Say) -> Outcome:
+def _train(
+    engine: Engine,
+    config: RunConfig,
+    run: Path,
+    dataset: Dataset,
+    start_from: str | None,
+    say: Say,
+    lease: Lease | None,
+) -> Outcome:
     found = checkpoints.latest(run)
     batch, samples = config.batch, dataset.manifest.splits["train"].samples
     images = config.stop.images(batch, samples)
+    if lease is not None:
+        lease.note(stop=str(config.stop), stop_images=images, images=found.images if found else 0)
+        lease.beat()
     say(
         f"run {run}: {images // batch:,} updates of {batch} = {images / 1000:,g} kimg = {images / samples:,.1f} epochs "
         f"on {engine.world} x {engine.device.type}, {config.precision}, {engine.threads} threads"
@@ -67,6 +79,8 @@ def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start
     )
     if found is not None and found.images >= images and exported_digest(run / "export") == found.digest:
         say(f"already finished: {found.folder} is at {found.images / 1000:g} kimg; to train longer, say a later stop")
+        if lease is not None:
+            lease.note(state="finished")
         return Outcome(found.images, True)
     if found is not None and start_from is not None and not runs.began_from(run, start_from):
         raise UserError(
@@ -80,12 +94,14 @@ def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start
         )
     outcome = None
     try:
-        outcome = _go_on(engine, config, run, dataset, found, start_from, say)
+        outcome = _go_on(engine, config, run, dataset, found, start_from, say, lease)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
     if outcome is None:  # out here the error is gone, and with it the tensors that its frames held
         raise _memory_advice(engine, config)
+    if lease is not None:
+        lease.note(images=outcome.images, state="finished" if outcome.finished else "stopped")
     if outcome.finished:
         say(f"finished at {outcome.images / 1000:g} kimg: pictures in {run / 'images'}, model in {run / 'export'}")
     else:
@@ -103,9 +119,10 @@ def _go_on(
     found: checkpoints.Checkpoint | None,
     start_from: str | None,
     say: Say,
+    lease: Lease | None,
 ) -> Outcome:
     """Train from the checkpoint `found`, else from another run's weights, else from the first ones."""
-    trainer = Trainer(engine, config, run, dataset)
+    trainer = Trainer(engine, config, run, dataset, lease)
     if found is not None:
         say(f"resuming from {found.folder}")
         trainer.resume(found)

@@ -84,7 +84,7 @@ def presets_folder() -> Path:
 
 def presets(folder: Path) -> list[Path]:
     """The files in `folder` that describe runs: those with codes of their own or built on one that has."""
-    return [path for path in sorted(folder.rglob("*.yaml")) if {"codes", "extends"} & set(_read(path))]
+    return [path for path in sorted(folder.rglob("*.yaml")) if {"codes", "extends"} & set(read_yaml(path))]
 
 
 def build(kind: Any, value: Any, path: str) -> Any:
@@ -192,7 +192,8 @@ def _expect(holds: bool, path: str, value: Any, rule: str) -> None:
         raise UserError(f"{path or 'config'}: {value!r}: {rule}")
 
 
-def _read(path: Path) -> Plain:
+def read_yaml(path: Path) -> Plain:
+    """A YAML file of ours, a mapping, with numbers such as 1e-4 read as numbers."""
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path))
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError) as error:
@@ -206,7 +207,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Plai
     """The layers that make up a preset, its deepest base first."""
     if path.resolve() in seen:
         raise UserError(f"config {path}: extends itself, by way of {' -> '.join(map(str, seen))}")
-    plain = _read(path)
+    plain = read_yaml(path)
     base = plain.pop("extends", None)
     if base is None:
         return [(str(path), plain)]

@@ -4,7 +4,7 @@ The clock is `images`, the number of images seen. Everything that is drawn or re
 seed and of where that clock stands, so a run that is stopped anywhere and resumed is the run that was never stopped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from infogan.config import RunConfig, digest
 from infogan.engine import PHASES, Engine
 from infogan.interruption import Interruption
 from infogan.learner import Learner
+from infogan.lease import Lease
 from infogan.model import Model, origin_of, snapshot
 from infogan.monitor import Monitor, Score, final_products
 from infogan.phases import Statistics
@@ -38,9 +39,14 @@ class Outcome:
 
 
 class Trainer:
-    """Trains one run: from its first weights, unless `resume` or `start_from` is called before `train`."""
+    """Trains one run: from its first weights, unless `resume` or `start_from` is called before `train`.
 
-    def __init__(self, engine: Engine, config: RunConfig, run: Path, dataset: Dataset) -> None:
+    `lease`: rank 0's hold on the run; it is told of the progress, and ends training where another process took it.
+    """
+
+    def __init__(
+        self, engine: Engine, config: RunConfig, run: Path, dataset: Dataset, lease: Lease | None = None
+    ) -> None:
         self.engine, self.config, self.run, self.dataset = engine, config, run, dataset
         self.stop_images = config.stop.images(config.batch, dataset.manifest.splits["train"].samples)
         self.plan = Plan(dataset.shard_sizes("train"), config.seed, config.data.window)
@@ -50,6 +56,7 @@ class Trainer:
         self.means = Means()
         self.log_length = 0
         self.best: dict[str, Any] | None = None
+        self.lease = lease
         self._judged: Model | None = None
 
     # ---- from and to disk -------------------------------------------------------------------------------------
@@ -133,6 +140,7 @@ class Trainer:
                     row = self._row(clock)
                     engine.watch.at("log", patient=True)
                     monitor.report(row)
+                    self._note(row)
                 with clock.paused():
                     if self._due(config.images.every_kimg):
                         engine.on_main("pictures", lambda: monitor.picture(self._model()))
@@ -160,13 +168,19 @@ class Trainer:
     def _agree(self, interruption: Interruption, clock: Clock) -> str | None:
         """Let all processes know of a signal or a failed update that one of them saw, and when to ask again."""
         failed = [update + 1 for update in self.learner.failed_updates()]
-        signals = [int(interruption.signal_name == name) for name in ("SIGINT", "SIGTERM")]
-        stride, *agreed = self.engine.agree([clock.stride(), *signals, *failed])
+        signals = [int(interruption.signal_name == name) for name in Interruption.NAMES]
+        taken = self.lease.taken_by if self.lease is not None else None
+        stride, lost, *agreed = self.engine.agree([clock.stride(), int(taken is not None), *signals, *failed])
         clock.next_check(stride)
-        for phase, update in zip(PHASES, agreed[2:], strict=True):
+        if lost:
+            raise UserError(
+                f"run {self.run}: {taken or 'another process'} has taken it over, since this one had been silent for "
+                "too long; leave it to that one"
+            )
+        for phase, update in zip(PHASES, agreed[len(signals) :], strict=True):
             if update:
                 self._refuse_failed(phase, update - 1)
-        return next((name for name, flag in zip(("SIGINT", "SIGTERM"), agreed, strict=False) if flag), None)
+        return next((name for name, flag in zip(Interruption.NAMES, agreed, strict=False) if flag), None)
 
     def _refuse_failed(self, phase: str, update: int) -> None:
         batch = self.config.batch
@@ -203,6 +217,12 @@ class Trainer:
             if isinstance(code, ContinuousCode):
                 row[f"{name}/best_std"] = bound_at_best_std(means[name.replace("mi/", "mse/", 1)])
         return row | clock.take()
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        """Let the heartbeat know how far the run is."""
+        if self.lease is not None:
+            mi = {name: row[f"mi/{name}"] for name in self.config.codes}
+            self.lease.note(images=self.images, images_per_s=row["time/images_per_s"], mi=mi)
 
     def _position(self) -> dict[str, Any]:
         return {"kimg": self.images / 1000, "update": self.images // self.config.batch}

@@ -12,7 +12,7 @@ from launch.plugin_option import loaded_plugins, plugin_option
 if TYPE_CHECKING:
     from infogan.trainer import Outcome
 
-EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143}
+EXIT_STOPPED = {"SIGINT": 130, "SIGUSR2": 140, "SIGTERM": 143}
 
 
 @click.command(

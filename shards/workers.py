@@ -37,7 +37,8 @@ def _serve(connection: Connection, job: Job) -> None:
     for inherited in list(_owned):  # while any copy of the owner's end is open, its worker cannot see it go
         inherited.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # so may SLURM's, while the owner still needs a batch to save
+        signal.signal(number, signal.SIG_IGN)
     try:
         while True:
             task = connection.recv()
@@ -134,7 +135,7 @@ class Workers:
             connection.close()
         for process in self._processes:
             process.join(_PATIENCE)
-            process.terminate()
+            process.kill()
             process.join()
         self.connections, self._processes = [], []
 

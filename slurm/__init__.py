@@ -1,1 +1,1 @@
-"""Sweeps on a cluster: the top floor, which may use every floor below and is used by none."""
+"""Sweeps: many runs from one file, on a SLURM cluster or on this machine."""

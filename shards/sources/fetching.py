@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def by_torchvision(dataset: str, root: str, calls: Sequence[dict[str, Any]], by_
         by_hand: what to do instead where that fails.
 
     Raises:
-        UserError: the download failed.
+        UserError: the download failed, or INFOGAN_OFFLINE forbids it.
     """
+    if os.environ.get("INFOGAN_OFFLINE", "0") not in ("", "0"):
+        raise UserError(f"INFOGAN_OFFLINE is set, so nothing is downloaded into {root}: {by_hand}, or unset it")
     from shards import torchvision_ops
 
     torchvision_ops.ensure_importable()

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and goes on is the run that was never stopped, to the bit."""
 
+import platform
 import random
 import signal
 import time
@@ -48,8 +49,8 @@ def never_stopped(tiny_run: Path, left_by: Callable[[Path], Any]) -> Any:
 
 
 def stamps(run: Path) -> dict[Path, tuple[int, int]]:
-    """Every file of a run, and what changes when it is written; but for the one by which a process holds the run."""
-    files = (path for path in run.rglob("*") if path.is_file() and path.name != ".writer")
+    """Every file of a run, and what changes when it is written; but for the lease by which a process holds it."""
+    files = (path for path in run.rglob("*") if path.is_file() and ".lease" not in path.parts)
     return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
 
 
@@ -129,9 +130,10 @@ def test_a_second_process_leaves_a_run_to_the_first(infogan: Any, tiny_preset: P
     first = infogan.start(*command, before=SLOWLY.format(pause=0.5))
     first.wait_for(lambda: rows(infogan.folder / "shared") > 0)
     second = infogan(*command)
-    assert (second.code, second.output) == (
-        2,
-        "error: run shared: another process is training it; wait for it, or say --run DIR\n",
+    assert second.code == 2
+    assert second.output == (
+        f"error: run shared: another process is training it (process {first.pid} on {platform.node()}); wait for it, "
+        "or say --run DIR\n"
     )
     first.signal(signal.SIGKILL)
     first.wait()

@@ -1,0 +1,111 @@
+"""What each job of a run did: one line when it began and one when it ended, in the sweep's `attempts/ID.jsonl`.
+
+The process of rank 0 writes them. An attempt that was killed has no second line. A rank that fails alone says so in
+`attempts/ID.rank<n>.json`, since two machines cannot append to one file safely.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from infogan import lease
+from shards import atomic
+from slurm.order import Order
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One job of a run from its start, or its requeue, to its end. Times are seconds since 1970.
+
+    `checkpoint_time`, `last_sign`: when the newest checkpoint and the last heartbeat that it found were written. `cpus`
+    and `gpus`: of all its processes together. `ended`: None where nobody said so.
+    """
+
+    began: float
+    job: str = ""
+    restart: int = 0
+    images: int = 0
+    checkpoint_time: float = 0.0
+    last_sign: float = 0.0
+    cpus: int = 1
+    gpus: int = 0
+    code: str = ""
+    log: str = ""
+    ended: float | None = None
+    outcome: str = ""
+    message: str = ""
+    requeued: bool = False
+    images_after: int | None = None
+
+
+_FIELDS = {field.name for field in fields(Attempt)} - {"began", "ended"}
+
+
+class Record:
+    """The attempts of one run."""
+
+    def __init__(self, sweep: Path, run_id: str) -> None:
+        self.path = sweep / "attempts" / f"{run_id}.jsonl"
+
+    def begin(self, order: Order, job: str, restart: int, log: Path) -> None:
+        """Note that a job begins with a run, and how that stands."""
+        images, checkpoint_time = order.progress()
+        heart = lease.read(Path(order.run))
+        self._append(
+            {
+                "event": "begin", "time": time.time(), "job": job, "restart": restart, "images": images,
+                "checkpoint_time": checkpoint_time,
+                "last_sign": float(heart.facts["time"]) if heart is not None else 0.0,
+                "cpus": order.world * max(order.cpus, 1), "gpus": order.world * order.gpus, "code": order.code,
+                "log": str(log),
+            }
+        )  # fmt: skip
+
+    def end(self, **facts: Any) -> None:
+        self._append({"event": "end", "time": time.time(), **facts})
+
+    def fail_alone(self, rank: int, host: str, job: str, restart: int, message: str) -> None:
+        """Say why a rank other than 0 ended."""
+        path = self.path.with_name(f"{self.path.stem}.rank{rank}.json")
+        facts = {"time": time.time(), "rank": rank, "host": host, "job": job, "restart": restart, "message": message}
+        atomic.write_json(path, facts)
+
+    def failed_alone(self, job: str, restart: int) -> Line | None:
+        """The first failure of a rank other than 0 in one start of a job."""
+        found = []
+        for path in self.path.parent.glob(f"{self.path.stem}.rank*.json"):
+            line = json.loads(path.read_bytes())
+            if (line["job"], line["restart"]) == (job, restart):
+                found.append(line)
+        return min(found, key=lambda line: line["time"], default=None)
+
+    def attempts(self) -> list[Attempt]:
+        """All attempts so far, oldest first."""
+        found: list[Attempt] = []
+        for line in self._lines():
+            event, when = line["event"], line["time"]
+            known = {key: line[key] for key in line.keys() & _FIELDS}  # a job may run older or newer code than this
+            if event == "begin":
+                found.append(Attempt(began=when, **known))
+            elif found:
+                found[-1] = replace(found[-1], ended=when, **known)
+        return found
+
+    def _append(self, line: Line) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.explained(self.path), self.path.open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
+
+    def _lines(self) -> Iterator[Line]:
+        """Whole lines; one that a kill tore is left out."""
+        if self.path.is_file():
+            for line in self.path.read_bytes().splitlines():
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue

@@ -1,0 +1,130 @@
+"""What a cluster is: `configs/clusters/*.yaml`, or a file of the user's, checked into a `Cluster`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from infogan import settings
+from infogan.checks import at_least
+from shards.errors import UserError
+
+OURS = ("array", "chdir", "cpus-per-task", "error", "gpus-per-node", "nodes", "ntasks-per-node", "output", "signal")
+"""What `sbatch:` may not say, since the sweep decides it; the rest passes through."""
+
+
+@dataclass(frozen=True)
+class Preemption:
+    """What happens before SLURM takes a run's machines away, and after.
+
+    `signal`: what SLURM is asked to send `notice_s` seconds before the time limit and, where it is set up so, at
+    preemption; `TERM` and `none` suit clusters that send SIGTERM or nothing. `requeue`: `submitit` has the job put
+    itself back by `scontrol requeue`, `slurm` leaves that to SLURM (which never does it after a time limit), `none`
+    leaves it to the next `infogan sweep submit`. `timeouts`: how many time limits one run may meet.
+    """
+
+    signal: Literal["USR2", "TERM", "none"] = "USR2"
+    notice_s: int = 120
+    requeue: Literal["submitit", "slurm", "none"] = "submitit"
+    timeouts: int = 100
+
+    def __post_init__(self) -> None:
+        at_least("notice_s", self.notice_s, 10, below=65536)
+        at_least("timeouts", self.timeouts, 0)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where runs go. `kind: local` is this machine, which reads `parallel` and `environment` only.
+
+    `time` is SLURM's (`90` minutes, `4:00:00`, `2-00:00:00`); CPUs, GPUs and memory are per process. `parallel`: how
+    many runs at once; `array_size`: the most runs in one job array, by default what SLURM allows. `sbatch`: any other
+    option of sbatch, without its dashes. `scratch`: a folder of the node's own disk for compile caches.
+    """
+
+    name: str = ""
+    kind: Literal["slurm", "local"] = "slurm"
+    parallel: int = 64
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: str = "4:00:00"
+    gpus_per_process: int = 1
+    cpus_per_process: int = 4
+    memory_per_process: str | None = None
+    modules: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    sbatch: dict[str, str] = field(default_factory=dict)
+    srun: tuple[str, ...] = ()
+    preemption: Preemption = Preemption()
+    array_size: int | None = None
+    offline: bool = True
+    scratch: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least("parallel", self.parallel, 1)
+        at_least("gpus_per_process", self.gpus_per_process, 0)
+        at_least("cpus_per_process", self.cpus_per_process, 1)
+        if self.array_size is not None:
+            at_least("array_size", self.array_size, 1)
+        minutes(self.time)
+        if self.memory_per_process is not None:
+            megabytes(self.memory_per_process)
+        for key in self.sbatch:
+            if key.replace("_", "-") in OURS:
+                raise ValueError(f"sbatch.{key}: is set by the sweep itself; see the other keys of a cluster file")
+
+
+def minutes(time: str) -> int:
+    """SLURM's notation of a time limit in minutes, rounded up; ValueError where it is none."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(time))
+    if match is None:
+        raise ValueError(f"time: {time!r}: must be minutes, hours:minutes:seconds or days-hours:minutes:seconds")
+    days, *rest = match.groups()
+    parts = [int(part) for part in rest if part is not None]
+    if days is not None:  # days-hours[:minutes[:seconds]]
+        seconds = int(days) * 86400 + sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    else:  # minutes, minutes:seconds or hours:minutes:seconds
+        units = (3600, 60, 1) if len(parts) == 3 else (60, 1)
+        seconds = sum(part * unit for part, unit in zip(parts, units, strict=False))
+    if seconds <= 0:
+        raise ValueError(f"time: {time!r}: must be above 0")
+    return -(-seconds // 60)
+
+
+def megabytes(memory: str) -> int:
+    """`16GB`, `500M` and the like in MB; ValueError where it is no amount of memory."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])i?B?", str(memory), re.IGNORECASE)
+    if match is None or not (amount := float(match[1]) * {"m": 1, "g": 1024, "t": 1024**2}[match[2].lower()]) >= 1:
+        raise ValueError(f"memory_per_process: {memory!r}: must be a number and M, G or T, as in 16G")
+    return round(amount)
+
+
+def load(name: str) -> Cluster:
+    """A cluster by the name of one of our files, or by a file.
+
+    Raises UserError naming file, key, rule and remedy.
+    """
+    path = _find(name)
+    plain: dict[str, Any] = settings.read_yaml(path)
+    if isinstance(plain.get("sbatch"), Mapping):  # `exclusive: true` is an option without a value
+        plain["sbatch"] = {key: "" if value is True else value for key, value in plain["sbatch"].items()}
+    try:
+        found: Cluster = settings.build(Cluster, {"name": path.stem, **plain}, "")
+    except UserError as error:
+        raise UserError(f"cluster {path}: {error}") from None
+    return found
+
+
+def _find(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    folder = settings.presets_folder() / "clusters"
+    inside = folder / f"{name.removeprefix('configs/').removeprefix('clusters/').removesuffix('.yaml')}.yaml"
+    if inside.is_file():
+        return inside
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise UserError(f"cluster {name!r}: no such file and none of ours; ours: {names}")

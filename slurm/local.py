@@ -1,0 +1,70 @@
+"""`cluster: local`: the same sweep on this machine without SLURM, so many runs at once, until all are done.
+
+Ctrl-C and SIGTERM reach every run that is under way: they save and leave, and the same command goes on.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from slurm.attempts import Record
+from slurm.cluster import Cluster
+from slurm.order import Order
+from slurm.snapshot import Snapshot
+from slurm.status import note_submission
+from slurm.supervisor import Ending, Signals, local_caches, supervise
+from slurm.sweep import Run, Sweep
+
+Say = Callable[[str], None]
+
+
+def run_all(
+    sweep: Sweep,
+    runs: Sequence[Run],
+    cluster: Cluster,
+    snapshot: Snapshot,
+    order: Callable[[Run], Order],
+    say: Say,
+    *,
+    kind: str = "train",
+) -> bool:
+    """Run them all; whether none failed and none was stopped."""
+    job = f"local-{os.getpid()}-{time.time():.0f}"
+    jobs = {run.id: job for run in runs}
+    note_submission(sweep.folder, kind=kind, cluster=cluster.name, code=snapshot.digest, jobs=jobs)
+    signals = Signals()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, frame: signals.stop(signal.Signals(number).name))
+    try:
+        with ThreadPoolExecutor(cluster.parallel) as pool:
+            endings = list(pool.map(lambda run: _run(sweep, order(run), job, signals, say), runs))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return all(ending is not None and ending.outcome in ("finished", "hopeless") for ending in endings)
+
+
+def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> Ending | None:
+    """One run from where it stands to its end; None where the sweep was told to stop before its turn."""
+    if signals.name is not None:
+        return None
+    record = Record(Path(order.sweep), order.run_id)
+    log = sweep.folder / "logs" / f"{order.run_id}.log"
+    log.parent.mkdir(exist_ok=True)
+    record.begin(order, job, 0, log.absolute())
+    environment = {**os.environ, **order.environment, **local_caches(order.scratch)}
+    commands = [(order.training(launcher=True), True)] if order.train else []
+    commands += [(order.evaluation(), False)] if order.evaluate is not None else []
+    ending = Ending("finished")
+    with log.open("ab") as output:
+        for words, training in commands:
+            ending = supervise(order, words, signals, environment, log, watches=training, output=output)
+            if ending.outcome != "finished":
+                break
+    record.end(outcome=ending.outcome, message=ending.message, requeued=False, images_after=order.progress()[0])
+    say(f"run {order.run_id}: {ending.outcome}{': ' if ending.message else ''}{ending.message}")
+    return ending

@@ -1,0 +1,85 @@
+"""What has to be made once, on a machine with internet and time, before runs go `offline` to compute nodes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from infogan.config import RunConfig
+from infogan.devices import resolve_device
+from infogan.evaluation.autoencoder import trained_autoencoder
+from infogan.evaluation.classifier import trained_classifier
+from infogan.evaluation.extractors import GENUINE_INCEPTION, URL_INCEPTION_V3, find_inception_weights, sha256_of
+from infogan.model import check_identity
+from shards import Dataset, build, open_dataset, open_source
+from shards.errors import UserError
+from shards.verify import verify
+from slurm.spec import Spec
+
+Say = Callable[[str], None]
+
+
+def prepare(spec: Spec, configs: Sequence[RunConfig], say: Say, *, inception: bool = False) -> None:
+    """Make the data sets of all runs and what their evaluation needs; what is there already is only checked.
+
+    Raises UserError where something is missing that cannot be made, or where a run does not fit its data.
+    """
+    datasets = {path: _data(spec, path, say) for path in dict.fromkeys(config.data.path for config in configs)}
+    for config in configs:
+        check_identity(config, datasets[config.data.path])
+    say(f"{len(configs)} runs fit their data")
+    if spec.evaluate.when != "never":
+        for dataset in datasets.values():
+            _extractor(dataset, say)
+        if spec.evaluate.weights is not None:
+            say(f"weights {spec.evaluate.weights}: sha256 {sha256_of(Path(spec.evaluate.weights))[:12]}")
+    if inception:
+        _inception(say)
+
+
+def _data(spec: Spec, path: str, say: Say) -> Dataset:
+    """The data set at `path`: built where the sweep file says how and it is not there; verified byte by byte."""
+    if "://" in path:  # what reads it keeps its own cache, checked as it is filled
+        dataset = open_dataset(path)
+        say(f"data {path}: digest {dataset.manifest.digest[:12]}")
+        return dataset
+    recipes = {str(Path(place).absolute()): recipe for place, recipe in spec.data.items()}
+    if not (Path(path) / "manifest.json").is_file():
+        if path not in recipes:
+            raise UserError(
+                f"data {path}: not there; build it (infogan shards build --help), or say how in {spec.path}, as in "
+                f"data: {{{path}: {{source: digits}}}}"
+            )
+        options = dict(recipes[path])
+        source = options.pop("source", None)
+        if not isinstance(source, str):
+            raise UserError(f"sweep {spec.path}: data.{path}: needs a source, as in {{source: mnist, path: FOLDER}}")
+        build(open_source(source, **{key: str(value) for key, value in options.items()}), path)
+    for fault in verify(path):
+        raise UserError(str(fault))
+    dataset = open_dataset(path)
+    say(f"data {path}: verified, digest {dataset.manifest.digest[:12]}")
+    return dataset
+
+
+def _extractor(dataset: Dataset, say: Say) -> None:
+    """The network trained on the data set whose features measure images: made once, found by every evaluation."""
+    train = trained_classifier if dataset.manifest.classes else trained_autoencoder
+    extractor = train(dataset, resolve_device("auto"))
+    if extractor is not None:
+        say(f"extractor {extractor.name}: beside the data")
+
+
+def _inception(say: Say) -> None:
+    """The original Inception weights, where torch-fidelity looks for them; only their bytes are fetched and hashed."""
+    found = find_inception_weights()
+    if found is None:
+        found = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+        found.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(found), hash_prefix=GENUINE_INCEPTION)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"the Inception weights cannot be fetched ({error}): fetch {URL_INCEPTION_V3} by hand to {found}"
+            ) from None
+    say(f"weights {found}: sha256 {sha256_of(found)[:12]}")

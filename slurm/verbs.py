@@ -1,0 +1,310 @@
+"""`infogan sweep ...` and `infogan prepare`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from launch.plugin_option import plugin_option
+
+if TYPE_CHECKING:
+    from slurm.snapshot import Snapshot
+    from slurm.spec import Spec
+    from slurm.sweep import Sweep
+
+REFRESH_S = 5.0
+
+out_option = click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder.  [default: sweeps/NAME]")
+cluster_option = click.option(
+    "--cluster",
+    metavar="NAME_OR_FILE",
+    help="Where to run: one of configs/clusters/, or a file; local is this machine.",
+)
+sweep_argument = click.argument("sweep", type=click.Path(path_type=Path))
+
+
+@click.group("sweep", short_help="Many runs from one file, on a SLURM cluster or here.")
+def sweep_group() -> None:
+    """Many runs from one file, on a SLURM cluster or on this machine.
+
+    SPEC is a sweep file (see configs/sweeps/), SWEEP such a file or the sweep's folder.
+    """
+
+
+@sweep_group.command("submit")
+@click.argument("spec", type=click.Path(path_type=Path))
+@cluster_option
+@out_option
+@click.option(
+    "--rerun", multiple=True, metavar="RUN_OR_STATE",
+    help="Also send runs that have ended: an id, or cancelled, hopeless.",
+)  # fmt: skip
+@click.option(
+    "--code", type=click.Choice(["new", "kept"]),
+    help="Where the code has changed: go on with the code as it is, or with that of the first submission.",
+)  # fmt: skip
+@plugin_option
+@click.option("--dry-run", is_flag=True, help="Show the runs and the batch script, and send nothing.")
+def submit_command(
+    spec: Path, cluster: str | None, out: Path | None, rerun: tuple[str, ...], code: str | None, dry_run: bool
+) -> None:
+    """Send every run of SPEC that is missing or failed; again, and nothing is sent twice.
+
+    Runs that were cancelled, or ended by stop_if, stay so unless --rerun names them.
+    """
+    from slurm import spec as specs
+    from slurm import sweep as sweeps
+
+    wanted = specs.load(spec)
+    where = _cluster(cluster or wanted.cluster, spec)
+    runs = sweeps.expand(wanted)
+    _check_hours(wanted, where, [run for run, _ in runs])
+    folder = sweeps.folder_of(wanted, out)
+    if dry_run:
+        _show(wanted, where, runs, folder)
+        return
+    sweep = sweeps.write(wanted, folder, runs)
+    sending = _to_send(sweep, rerun)
+    if not sending:
+        click.echo(f"sweep {sweep.name}: nothing to submit; infogan sweep status {folder} tells more")
+        return
+    snapshot = _code(sweep, sending, code)
+    _deliver(sweep, sending, where, snapshot, train=True)
+
+
+def _deliver(sweep: "Sweep", runs: list[Any], where: Any, snapshot: "Snapshot", *, train: bool) -> None:
+    """Run the runs here, or send them."""
+    from slurm import local, submit
+    from slurm.order import order_for
+
+    def say(line: str) -> None:
+        click.echo(line, err=where.kind == "local")
+
+    what = {"kind": "train" if train else "evaluate"}
+
+    def order(run: Any) -> Any:
+        return order_for(sweep, run, where, snapshot, train=train)
+
+    if where.kind == "slurm":
+        submit.send(sweep, runs, where, snapshot, order, say, **what)
+        click.echo(f"sweep {sweep.name}: {len(runs)} runs sent; infogan sweep status {sweep.folder} --watch")
+    elif not local.run_all(sweep, runs, where, snapshot, order, say, **what):
+        sys.exit(1)
+
+
+def _cluster(name: str | None, spec: Path) -> Any:
+    from slurm import cluster as clusters
+
+    if name is None:
+        raise click.UsageError(
+            f"say where to run: --cluster NAME_OR_FILE, or cluster: in {spec}; local is this machine"
+        )
+    return clusters.load(name)
+
+
+def _check_hours(spec: "Spec", where: Any, runs: list[Any]) -> None:
+    """Refuse a sweep that may take more hours than it allows itself."""
+    from shards.errors import UserError
+    from slurm.cluster import minutes
+
+    if spec.limits.hours is None or where.kind == "local":
+        return
+    most = sum(minutes(r.shape.time or where.time) / 60 * r.shape.nodes * r.shape.processes for r in runs)
+    if most > spec.limits.hours:
+        raise UserError(
+            f"sweep {spec.path}: limits.hours: {len(runs)} runs may take {most:,.1f} hours of a process within one "
+            f"time limit each, and {spec.limits.hours:,g} are allowed; raise it, or lower time"
+        )
+
+
+def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> list[Any]:
+    """The runs that are missing or failed, and those asked for; says which stay as they are."""
+    from slurm.status import LIVE, SETTLED, STATES, statuses
+
+    named = {sweep.find(word).id for word in rerun if word not in STATES}
+    found = statuses(sweep)
+    sending = [
+        s.id for s in found if s.state not in LIVE and (s.state not in SETTLED or s.id in named or s.state in rerun)
+    ]
+    for state in ("cancelled", "hopeless"):
+        left = [s.id for s in found if s.state == state and s.id not in sending]
+        if left:
+            click.echo(
+                f"{len(left)} runs are {state} and stay so ({', '.join(left)}); --rerun {state} sends them again"
+            )
+    return [run for run in sweep.runs if run.id in sending]
+
+
+def _code(sweep: "Sweep", sending: list[Any], choice: str | None) -> "Snapshot":
+    """The code to send: as it is now; where runs were begun with other code only if that is asked for."""
+    from shards.errors import UserError
+    from slurm import snapshot
+    from slurm.status import newest
+
+    now = snapshot.take(sweep.folder)
+    sent = newest(sweep.folder)
+    begun = [
+        (run.id, sent.code[run.id])
+        for run in sending
+        if run.id in sent.code and (sweep.run_folder(run) / "checkpoints").is_dir() and sent.code[run.id] != now.digest
+    ]
+    if choice == "kept" and sent.first_code is not None:
+        return snapshot.kept(sweep.folder, sent.first_code)
+    if begun and choice is None:
+        before = sweep.folder / "code" / begun[0][1]
+        files = snapshot.differing(before, now.folder)
+        raise UserError(
+            f"sweep {sweep.name}: the code has changed since {len(begun)} of these runs began "
+            f"({', '.join(files[:3])}{' and others' if len(files) > 3 else ''}): --code kept goes on with the code of "
+            "the first submission, --code new with the code as it is now"
+        )
+    return now
+
+
+def _show(spec: "Spec", where: Any, runs: list[Any], folder: Path) -> None:
+    """What would be sent."""
+    from slurm import sweep as sweeps
+    from slurm.snapshot import Snapshot
+    from slurm.submit import batches, script
+
+    for run, config in runs:
+        files = sweeps.most_files(config)
+        most = f"at most {files} files" if files is not None else "files: known once the data set is there"
+        click.echo(f"{run.id}  {sweeps.described(run.values)}  stop {run.stop}, {most}")
+    click.echo(
+        f"{len(runs)} runs in {folder}, on cluster {where.name}; a report and one TensorBoard file per start more"
+    )
+    if where.kind == "local":
+        click.echo(f"{where.parallel} at once, on this machine")
+        return
+    plain = [run for run, _ in runs]
+    sweep = sweeps.Sweep(folder, spec.name, tuple(plain), spec.evaluate)
+    unknown = Snapshot("DIGEST", folder.absolute() / "code" / "DIGEST", (), None)
+    for batch in batches(plain, where):
+        click.echo(f"\n# {len(batch.runs)} runs:\n{script(sweep, batch, where, unknown)}")
+
+
+def _open(path: Path) -> "Sweep":
+    """A sweep by its folder, or by its file."""
+    from slurm import spec as specs
+    from slurm import sweep as sweeps
+
+    return sweeps.read(path if path.is_dir() else sweeps.folder_of(specs.load(path), None))
+
+
+@sweep_group.command("status")
+@sweep_argument
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--watch", is_flag=True, help="Show it anew every few seconds, until all runs have ended.")
+def status_command(sweep: Path, as_json: bool, watch: bool) -> None:
+    """State, progress, speed, last L_I, time left and log of every run."""
+    from slurm import status, table
+
+    opened = _open(sweep)
+    if as_json:
+        click.echo(json.dumps(status.as_json(opened, status.statuses(opened)), indent=1))
+        return
+    if watch:
+        _watch(lambda: table.status_table(opened, status.statuses(opened)), opened)
+        return
+    table.show(table.status_table(opened, status.statuses(opened)))
+
+
+def _watch(make: Callable[[], Any], sweep: "Sweep") -> None:
+    from rich.live import Live
+
+    from slurm.status import LIVE, statuses
+
+    with Live(make(), auto_refresh=False) as live:
+        while any(found.state in LIVE for found in statuses(sweep)):
+            time.sleep(REFRESH_S)
+            live.update(make(), refresh=True)
+
+
+@sweep_group.command("why")
+@sweep_argument
+@click.argument("run")
+@click.option("--lines", type=click.IntRange(min=1), default=20, show_default=True, help="Of its log.")
+def why_command(sweep: Path, run: str, lines: int) -> None:
+    """Why RUN is in the state that it is in: one line, its attempts, and the end of its log."""
+    from slurm import table
+
+    click.echo(table.why(_open(sweep), run, lines))
+
+
+@sweep_group.command("cancel")
+@sweep_argument
+@click.argument("runs", nargs=-1)
+def cancel_command(sweep: Path, runs: tuple[str, ...]) -> None:
+    """End RUNS, or all, whether they wait or run; what they have learned stays."""
+    from slurm import scheduler
+    from slurm.status import LIVE, statuses
+
+    opened = _open(sweep)
+    wanted = {opened.find(name).id for name in runs} or {run.id for run in opened.runs}
+    alive = [s for s in statuses(opened) if s.id in wanted and s.state in LIVE]
+    ending = [s for s in alive if s.job is not None and not s.job.startswith("local")]
+    scheduler.cancel([str(s.job) for s in ending])
+    for s in alive:
+        if s not in ending:
+            click.echo(f"run {s.id} runs outside SLURM, on {s.host}: end it by Ctrl-C there")
+    click.echo(f"{len(ending)} runs cancelled{': ' if ending else ''}{', '.join(s.id for s in ending)}")
+
+
+@sweep_group.command("collect")
+@sweep_argument
+@click.option("--by", metavar="METRIC", help="Rank by this metric instead of the sweep file's `best`.")
+@click.option(
+    "--better", type=click.Choice(["higher", "lower"]), default="higher", show_default=True, help="With --by."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the table.  [default: SWEEP/table]")
+def collect_command(sweep: Path, by: str | None, better: str, out: Path | None) -> None:
+    """Every run's numbers, mean and spread over seeds, the best, curves side by side: CSV, Markdown and HTML."""
+    from slurm import collect
+
+    opened = _open(sweep)
+    best = {"metric": by, "better": better} if by else opened.best
+    click.echo(collect.write(collect.gather(opened, best), out or opened.folder / "table"))
+
+
+@sweep_group.command("evaluate")
+@click.argument("spec", type=click.Path(path_type=Path))
+@cluster_option
+@out_option
+def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
+    """Evaluate the finished runs that have no report of their last checkpoint, as jobs of their own."""
+    from slurm import snapshot
+    from slurm import spec as specs
+    from slurm import sweep as sweeps
+    from slurm.status import statuses
+
+    wanted = specs.load(spec)
+    sweep = replace(sweeps.read(sweeps.folder_of(wanted, out)), evaluate=wanted.evaluate)
+    done = {s.id for s in statuses(sweep) if s.state == "finished"}
+    runs = [run for run in sweep.runs if run.id in done and not sweeps.is_evaluated(sweep, run)]
+    runs = [replace(run, shape=replace(run.shape, nodes=1, processes=1)) for run in runs]
+    if not runs:
+        click.echo(f"sweep {sweep.name}: no finished run is without a report")
+        return
+    _deliver(sweep, runs, _cluster(cluster or wanted.cluster, spec), snapshot.take(sweep.folder), train=False)
+
+
+@click.command(
+    "prepare", short_help="Make what a sweep's runs need, once, before they go to machines without internet."
+)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--inception", is_flag=True, help="Also fetch the Inception weights, for FID, KID and IS.")
+@plugin_option
+def prepare_command(spec: Path, inception: bool) -> None:
+    """On the login node: build or verify the data of SPEC's runs, and make what their evaluation needs."""
+    from slurm import prepare
+    from slurm import spec as specs
+    from slurm import sweep as sweeps
+
+    wanted = specs.load(spec)
+    prepare.prepare(wanted, [config for _, config in sweeps.expand(wanted)], click.echo, inception=inception)

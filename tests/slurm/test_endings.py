@@ -1,0 +1,226 @@
+"""What becomes of a run that was stopped: it goes on where it can, and says why where it cannot."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm import job as jobs
+from slurm import supervisor
+from slurm.attempts import Record
+from slurm.order import Order
+from slurm.supervisor import Ending, Signals, supervise
+
+
+def order_of(folder: Path, **more: Any) -> Order:
+    facts: dict[str, Any] = {
+        "run_id": "abc", "sweep": str(folder), "folder": str(folder), "config": "", "run": str(folder / "run"),
+        "code": "c0de", "plugins": (), "nodes": 1, "processes": 1, "cpus": 1, "gpus": 0,
+        "time_s": 3600, "notice_s": 60, "requeue": "submitit", "timeouts": 100, "stop_if": (), "evaluate": None,
+        "train": True, "environment": {}, "scratch": None,
+    }  # fmt: skip
+    return Order(**(facts | more))
+
+
+class Place:
+    """A task of a job as submitit shows it."""
+
+    global_rank, num_tasks, job_id = 0, 1, "7_0"
+
+    def __init__(self, folder: Path) -> None:
+        self.requeued = 0
+        self.paths = type("Paths", (), {"stdout": folder / "log.out"})
+
+    def _requeue(self, countdown: int) -> None:
+        self.requeued += 1
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Place, dict[str, Any]]]:
+    """Lets a task of a run be stopped after having saved; what it asked of SLURM, and what it recorded."""
+
+    def stop(
+        facts: dict[str, str], *, ran_s: float = 10, scontrol: bool = True, images: int = 80, **order: Any
+    ) -> tuple[Place, dict[str, Any]]:
+        place = Place(tmp_path)
+        monkeypatch.setattr(jobs, "JobEnvironment", lambda: place)
+        monkeypatch.setattr(jobs, "job_facts", lambda job: facts)
+        monkeypatch.setattr(jobs, "WAIT_S", 0.01)
+        monkeypatch.setattr(jobs.shutil, "which", lambda name: "/bin/scontrol" if scontrol else None)
+        task = jobs.Task(order_of(tmp_path, **order), Signals())
+        task.began -= ran_s
+        task.record.begin(task.order, "7_0", 0, task.log)
+        saved = tmp_path / "run" / "checkpoints" / f"kimg-000000.{images:03d}"
+        saved.mkdir(parents=True, exist_ok=True)
+        (saved / "manifest.json").write_text("{}")
+        task._stopped(Ending("stopped"))
+        return place, json.loads((tmp_path / "attempts" / "abc.jsonl").read_text().splitlines()[-1])
+
+    return stop
+
+
+PREEMPTED = {"JobState": "RUNNING", "PreemptTime": "2026-11-24T12:35:54"}
+RUNNING = {"JobState": "RUNNING", "PreemptTime": "None"}
+
+
+def test_a_preempted_run_is_put_back(stopped: Callable[..., Any]) -> None:
+    place, end = stopped(PREEMPTED)
+    assert (place.requeued, end["outcome"], end["requeued"], end["images_after"]) == (1, "preempted", True, 80)
+
+
+def test_a_run_at_its_time_limit_is_put_back(stopped: Callable[..., Any]) -> None:
+    place, end = stopped(RUNNING, ran_s=3500)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (1, "timed out", True)
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING"])
+def test_a_cancelled_run_is_not_put_back(stopped: Callable[..., Any], state: str) -> None:
+    place, end = stopped({"JobState": state, "Restarts": "0"}, ran_s=1800)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (0, "cancelled", False)
+
+
+def test_a_run_that_slurm_has_taken_back_already_is_left_to_it(stopped: Callable[..., Any]) -> None:
+    """GraceTime 0: SLURM sends SIGTERM when the job is already on its way back into the queue."""
+    place, end = stopped({"JobState": "COMPLETING", "Restarts": "1"})
+    assert (place.requeued, end["outcome"], end["requeued"]) == (0, "preempted", True)
+
+
+def test_a_run_that_slurm_ends_at_its_limit_without_notice_is_put_back(stopped: Callable[..., Any]) -> None:
+    place, end = stopped({"JobState": "COMPLETING", "Restarts": "0"}, ran_s=3595)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (1, "timed out", True)
+
+
+def test_without_scontrol_a_preempted_run_is_left_to_slurm(stopped: Callable[..., Any]) -> None:
+    place, end = stopped({}, scontrol=False)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (0, "preempted", True)
+    assert end["message"] == "left to SLURM to requeue"
+
+
+@pytest.mark.parametrize(
+    ("order", "scontrol", "said"),
+    [
+        ({"requeue": "none"}, True, "infogan sweep submit goes on with it"),
+        ({"requeue": "slurm"}, True, "SLURM requeues nothing after a time limit: infogan sweep submit goes on with it"),
+        ({}, False, "no scontrol on this node: infogan sweep submit goes on with it"),
+        ({"timeouts": 0}, True, "this was time limit 1, and preemption.timeouts allows 0"),
+    ],
+)
+def test_a_run_that_cannot_go_on_after_a_time_limit_says_why(
+    stopped: Callable[..., Any], order: dict[str, Any], scontrol: bool, said: str
+) -> None:
+    place, end = stopped(RUNNING, ran_s=3500, scontrol=scontrol, **order)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (0, "timed out", False)
+    assert said in end["message"]
+
+
+def test_a_run_that_is_timed_out_five_times_goes_on_as_long_as_it_makes_progress(stopped: Callable[..., Any]) -> None:
+    """submitit by itself ends a run at its fourth."""
+    for time_limit in range(5):
+        place, end = stopped(RUNNING, ran_s=3500, images=80 * (1 + time_limit))
+        assert (place.requeued, end["outcome"], end["requeued"]) == (1, "timed out", True)
+
+
+def test_a_run_that_makes_no_progress_between_time_limits_ends_and_says_so(stopped: Callable[..., Any]) -> None:
+    requeued = [stopped(RUNNING, ran_s=3500)[0].requeued for _ in range(4)]
+    assert requeued == [1, 1, 1, 0]  # the first one began without a checkpoint
+    _, end = stopped(RUNNING, ran_s=3500)
+    assert "3 attempts in a row ended at their time limit of 60 minutes without a new checkpoint" in end["message"]
+
+
+def test_a_run_one_of_whose_ranks_was_killed_is_not_put_back(tmp_path: Path, stopped: Callable[..., Any]) -> None:
+    """srun sends SIGTERM to the other ranks then, as a preemption does."""
+    Record(tmp_path, "abc").fail_alone(1, "node1", "7_0", 0, "rank 1: the training process was ended by SIGKILL")
+    with pytest.raises(SystemExit):
+        stopped(RUNNING)
+    end = json.loads((tmp_path / "attempts" / "abc.jsonl").read_text().splitlines()[-1])
+    assert (end["outcome"], end["requeued"]) == ("killed", False)
+    assert end["message"] == "rank 1: the training process was ended by SIGKILL"
+
+
+def test_a_preemption_without_progress_is_nobodys_fault(stopped: Callable[..., Any]) -> None:
+    assert [stopped(PREEMPTED)[0].requeued for _ in range(6)] == [1] * 6
+
+
+# ---- one child -------------------------------------------------------------------------------------------------
+
+
+def child(folder: Path, code: str, signals: Signals | None = None, **order: Any) -> Ending:
+    """How a child that runs this Python ends in the supervisor's eyes."""
+    log = folder / "child.log"
+    with log.open("ab") as output:
+        return supervise(
+            order_of(folder, **order), [sys.executable, "-u", "-c", code], signals or Signals(), os.environ, log,
+            watches=True, output=output,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "said"),
+    [
+        ("", "finished", ""),
+        ("import sys; sys.exit(143)", "stopped", ""),
+        (
+            "import sys; print('error: data: gone; bring it', file=sys.stderr); sys.exit(2)",
+            "failed",
+            "error: data: gone",
+        ),
+        ("raise RuntimeError('a fault of ours')", "failed", "RuntimeError: a fault of ours"),
+        ("import os; os.kill(os.getpid(), 9)", "killed", "ended by SIGKILL, as when memory runs out"),
+        ("import os; os.kill(os.getpid(), 11)", "killed", "ended by SIGSEGV"),
+    ],
+)
+def test_how_a_child_ended_is_told(tmp_path: Path, code: str, outcome: str, said: str) -> None:
+    ending = child(tmp_path, code)
+    assert ending.outcome == outcome
+    assert said in ending.message
+
+
+def test_an_error_of_an_earlier_start_is_not_this_ones(tmp_path: Path) -> None:
+    (tmp_path / "child.log").write_text("error: an old story\n")
+    assert child(tmp_path, "import sys; sys.exit(7)").message == "the training process ended with code 7"
+
+
+def test_a_signal_before_the_child_listens_costs_nothing(tmp_path: Path) -> None:
+    signals = Signals()
+    signals.stop("SIGUSR2")
+    assert child(tmp_path, "import time; time.sleep(60)", signals).outcome == "stopped"
+
+
+def test_a_child_that_does_not_save_in_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGUSR2, signal.SIG_IGN); open('deaf', 'w'); time.sleep(60)"
+    signals = Signals()
+    send = supervisor.send
+
+    def once_deaf(process: Any, number: signal.Signals) -> None:
+        while not (tmp_path / "deaf").exists():
+            time.sleep(0.02)
+        send(process, signal.SIGUSR2)
+
+    monkeypatch.setattr(supervisor, "send", once_deaf)
+    signals.stop("SIGUSR2")
+    ending = child(tmp_path, deaf, signals, notice_s=2)
+    assert (ending.outcome, ending.message[:31]) == ("stopped", "it had not saved in time and wa")
+
+
+def test_a_hopeless_run_is_told_to_save_and_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HOPELESS_S", 0.1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"kimg": 300.0, "mi/digit": 0.1}\n')
+    ending = child(tmp_path, "import time; time.sleep(60)", stop_if=("mi/digit < 0.5 after 200 kimg",))
+    assert ending.outcome == "hopeless"
+    assert ending.message == "mi/digit was 0.1 at 300 kimg: stop_if 'mi/digit < 0.5 after 200 kimg'"
+
+
+def test_a_rank_that_fails_alone_is_remembered(tmp_path: Path) -> None:
+    record = Record(tmp_path, "abc")
+    record.fail_alone(3, "node2", "7_0", 1, "rank 3: ended by SIGKILL")
+    found = record.failed_alone("7_0", 1)
+    assert found is not None
+    assert (found["rank"], found["host"]) == (3, "node2")
+    assert record.failed_alone("7_0", 2) is None

@@ -1,0 +1,104 @@
+"""A sweep on this machine, without SLURM."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def sweep(lab: Any) -> Path:
+    found: Path = lab.sweep(
+        "here",
+        fixed={"stop": "10 updates"},
+        grid={"optimizer.critic.lr": [1e-4, 2e-4]},
+        stop_if=["mi/kind < 100 after 0.3 kimg"],
+        best={"metric": "mi/kind"},
+    )
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_runs_here_is_sent_once_and_ends_in_a_table(lab: Any, sweep: Path) -> None:
+    here = lab.cluster("here", kind="local", parallel=2)
+    said = lab("sweep", "submit", sweep, "--cluster", here)
+    assert said.count(": finished") == 2
+    found = lab.status(sweep)
+    assert [(run["state"], run["images"], run["progress"]) for run in found.values()] == [("finished", 80, 1.0)] * 2
+    assert "nothing to submit" in lab("sweep", "submit", sweep, "--cluster", here)
+    text = lab("sweep", "collect", sweep)
+    assert "Best by log/mi/kind (higher): run " in text
+    assert "| optimizer.critic.lr=0.0001 | 1 of 1 |" in text
+    table = lab.folder / "sweeps" / "here" / "table"
+    rows = {row["run"]: row for row in csv.DictReader((table / "sweep.csv").open())}
+    for name, row in rows.items():
+        log = (lab.run(sweep, name) / "metrics.jsonl").read_text().splitlines()
+        assert float(row["log/mi/kind"]) == json.loads(log[-1])["mi/kind"]
+        assert float(row["CPU_hours_wasted"]) == 0
+        environment = json.loads((lab.run(sweep, name) / "environment.json").read_text())
+        assert len(environment["starts"]) == 1
+    page = (table / "sweep.html").read_text()
+    assert "<script" not in page
+    assert page.count("<polyline") >= 4
+    files = [path for path in lab.run(sweep, next(iter(rows))).rglob("*") if path.is_file()]
+    dry = lab("sweep", "submit", sweep, "--cluster", here, "--dry-run")
+    most = int(dry.partition("at most ")[2].split()[0])
+    assert len([path for path in files if "tensorboard" not in path.parts]) <= most
+
+    code = lab.plugin.read_text()
+    lab.plugin.write_text(code + "\n# an edit\n")
+    later = lab.sweep("here", fixed={"stop": "15 updates"}, grid={"optimizer.critic.lr": [2e-4]})
+    said = lab("sweep", "submit", later, "--cluster", here, code=2)
+    assert "the code has changed since 1 of these runs began (plugins/0/tiny_plugin.py)" in said
+    assert "--code kept goes on" in said
+    said = lab("sweep", "submit", later, "--cluster", here, "--code", "kept")
+    assert said.count(": finished") == 1
+    assert [run["images"] for run in lab.status(later).values()] == [120]
+
+
+def test_what_went_wrong_is_told_and_a_repaired_run_is_sent_again(lab: Any) -> None:
+    sweep = lab.sweep("broken", fixed={"stop": "10 updates", "data.path": "nowhere"})
+    here = lab.cluster("here", kind="local")
+    lab("sweep", "submit", sweep, "--cluster", here, code=1)
+    (run,) = lab.status(sweep).values()
+    assert run["state"] == "failed"
+    assert "nowhere" in run["message"]
+    told = lab("sweep", "why", sweep, run["id"])
+    assert told.startswith(f"run {run['id']} (seed=0): failed: error: ")
+    said = lab("prepare", sweep, code=2)
+    assert "nowhere: not there; build it" in said
+    sweep = lab.sweep("broken", fixed={"stop": "10 updates", "data.path": "made"}, data={"made": {"source": "digits"}})
+    assert "no run has an id that begins so" in lab("sweep", "why", sweep, "zzz", code=2)
+
+
+@pytest.mark.slow
+def test_a_hopeless_run_is_ended_and_stays_so(lab: Any) -> None:
+    sweep = lab.sweep("hopeless", fixed={"stop": "400 updates"}, stop_if=["mi/kind < 100 after 0.04 kimg"])
+    here = lab.cluster("here", kind="local", environment={"TINY_PAUSE": "0.3"})
+    said = lab("sweep", "submit", sweep, "--cluster", here)
+    assert ": hopeless: mi/kind was " in said
+    (run,) = lab.status(sweep).values()
+    assert run["state"] == "hopeless"
+    assert 40 <= run["images"] < 3200
+    said = lab("sweep", "submit", sweep, "--cluster", here)
+    assert f"1 runs are hopeless and stay so ({run['id']}); --rerun hopeless sends them again" in said
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_by_the_job_that_trained_it_or_by_one_of_its_own(lab: Any) -> None:
+    options = {"samples": 16, "only": ["information"]}
+    sweep = lab.sweep("judged", fixed={"stop": "10 updates"}, evaluate={"when": "run", **options})
+    here = lab.cluster("here", kind="local")
+    assert "runs fit their data" in lab("prepare", sweep)
+    lab("sweep", "submit", sweep, "--cluster", here)
+    (name,) = lab.states(sweep)
+    assert (lab.run(sweep, name) / "report" / "report.json").is_file()
+    assert "mi/kind" in lab("sweep", "collect", sweep)
+    other = lab.sweep("array", fixed={"stop": "10 updates"}, evaluate={"when": "array", **options})
+    lab("sweep", "submit", other, "--cluster", here)
+    assert not (lab.run(other, name) / "report" / "report.json").exists()
+    lab("sweep", "evaluate", other, "--cluster", here)
+    assert (lab.run(other, name) / "report" / "report.json").is_file()
+    assert "no finished run is without a report" in lab("sweep", "evaluate", other, "--cluster", here)

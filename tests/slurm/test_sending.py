@@ -1,0 +1,216 @@
+"""What is sent: arrays that SLURM takes, the code as it was, and nothing twice."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import infogan
+from shards.errors import UserError
+from slurm import scheduler, snapshot, status, submit
+from slurm.cluster import Cluster, Preemption
+from slurm.snapshot import Snapshot
+from slurm.spec import Evaluation, Shape
+from slurm.sweep import Run, Sweep
+
+NOWHERE = Snapshot("abc", Path("/sweep/code/abc"), (), None)
+
+
+def some_runs(count: int, shape: Shape | None = None) -> list[Run]:
+    return [Run(f"{n:010d}", {"seed": n}, shape or Shape(), f"{n:064d}", "40 updates") for n in range(count)]
+
+
+@pytest.fixture
+def largest_array(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    return lambda size: monkeypatch.setattr(scheduler, "largest_array", lambda: size)
+
+
+def test_an_array_is_never_larger_than_slurm_takes_and_all_arrays_share_the_limit(
+    largest_array: Callable[[int], None],
+) -> None:
+    largest_array(100)
+    found = submit.batches(some_runs(250), Cluster(parallel=64))
+    assert [len(batch.runs) for batch in found] == [100, 100, 50]
+    assert [run.id for batch in found for run in batch.runs] == [run.id for run in some_runs(250)]
+    assert sum(batch.parallel for batch in found) == 64
+    assert all(batch.after is None for batch in found)
+
+
+def test_more_arrays_than_the_limit_go_one_after_another(largest_array: Callable[[int], None]) -> None:
+    largest_array(10)
+    found = submit.batches(some_runs(45), Cluster(parallel=2))
+    assert [batch.parallel for batch in found] == [1] * 5
+    assert [batch.after for batch in found] == [None, None, 0, 1, 2]
+
+
+def test_an_array_holds_one_shape_only(largest_array: Callable[[int], None]) -> None:
+    largest_array(100)
+    runs = some_runs(3) + some_runs(2, Shape(nodes=2, processes=4))
+    assert [(len(batch.runs), batch.shape.nodes) for batch in submit.batches(runs, Cluster())] == [(3, 1), (2, 2)]
+
+
+def script(cluster: Cluster, shape: Shape, **more: Any) -> str:
+    runs = some_runs(3, shape)
+    sweep = Sweep(Path("/sweep"), "mine", tuple(runs), Evaluation(), **more)
+    return submit.script(sweep, submit.Batch(runs, shape, 2, None), cluster, NOWHERE)
+
+
+def test_the_script_asks_for_what_the_cluster_file_and_the_shape_say() -> None:
+    cluster = Cluster(
+        partition="gpu", account="lab", constraint="a100", time="1:30:00", memory_per_process="8G",
+        modules=("cuda/12",), environment={"A": "b c"}, setup=("ulimit -n 4096",), srun=("--cpu-bind=cores",),
+        sbatch={"nice": "50", "exclusive": "", "mail_type": "END"},
+    )  # fmt: skip
+    said = script(cluster, Shape(nodes=2, processes=4))
+    for line in (
+        "--partition=gpu", "--account=lab", "--constraint=a100", "--time=90", "--nodes=2", "--ntasks-per-node=4",
+        "--cpus-per-task=4", "--gpus-per-node=4", "--mem=32768MB", "--signal=USR2@120", "--array=0-2%2", "--requeue",
+        "--nice=50", "--exclusive", "--mail-type=END",
+    ):  # fmt: skip
+        assert f"#SBATCH {line}\n" in said
+    srun = next(line for line in said.splitlines() if line.startswith("srun "))
+    assert "--cpus-per-task=4 --kill-on-bad-exit=1 --wait=0 --cpu-bind=cores" in srun
+    setup = said.partition("# setup\n")[2].partition("\n# command")[0].splitlines()
+    assert setup == [
+        "module load cuda/12", "export A='b c'", "export INFOGAN_OFFLINE=1", "export HF_HUB_OFFLINE=1",
+        "export PYTHONPATH=/sweep/code/abc", "export PYTHONSAFEPATH=1", "ulimit -n 4096",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preemption", "lines"),
+    [
+        (Preemption(signal="TERM", notice_s=60), ["--signal=TERM@60", "--requeue"]),
+        (Preemption(signal="none", requeue="slurm"), ["--signal=TERM@0", "--requeue"]),
+        (Preemption(requeue="none"), ["--signal=USR2@120", "--no-requeue"]),
+    ],
+)
+def test_the_script_follows_how_the_cluster_preempts(preemption: Preemption, lines: list[str]) -> None:
+    said = script(Cluster(preemption=preemption, gpus_per_process=0), Shape())
+    assert all(f"#SBATCH {line}\n" in said for line in lines)
+    assert "gpus" not in said
+
+
+def test_where_there_is_no_slurm_a_submission_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sweep = Sweep(tmp_path, "mine", tuple(some_runs(2)), Evaluation())
+    with pytest.raises(UserError, match=r"no SLURM on this machine .* or say --cluster local"):
+        submit.send(sweep, sweep.runs, Cluster(), NOWHERE, lambda run: None, print)  # type: ignore[arg-type, return-value]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small repository in the place of ours."""
+    root = tmp_path / "repository"
+    (root / "infogan").mkdir(parents=True)
+    (root / "infogan" / "__init__.py").write_text("one = 1\n")
+    (root / ".gitignore").write_text("/data/\n__pycache__/\n")
+    (root / "requirements.lock").write_text("torch==2.13.0\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    monkeypatch.setattr(infogan, "__file__", str(root / "infogan" / "__init__.py"))
+    monkeypatch.setattr(snapshot.plugins, "known", list)
+    return root
+
+
+def test_a_snapshot_holds_the_code_as_it_is_and_no_later_edit(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "infogan" / "new.py").write_text("untracked = True\n")
+    (checkout / "infogan" / "__init__.py").write_text("one = 2\n")
+    (checkout / "data").mkdir()
+    (checkout / "data" / "large.bin").write_bytes(b"x")
+    taken = snapshot.take(tmp_path / "sweep")
+    (checkout / "infogan" / "__init__.py").write_text("one = 3\n")
+    found = {str(path.relative_to(taken.folder)) for path in taken.folder.rglob("*") if path.is_file()}
+    assert found == {".gitignore", "CODE.json", "infogan/__init__.py", "infogan/new.py", "requirements.lock"}
+    assert (taken.folder / "infogan" / "__init__.py").read_text() == "one = 2\n"
+    told = (taken.folder / "CODE.json").read_text()
+    assert taken.commit is not None
+    for part in (taken.commit, "+one = 2", "infogan/new.py", "torch==2.13.0", "pytest=="):
+        assert part in told
+    later = snapshot.take(tmp_path / "sweep")
+    assert later.digest != taken.digest
+    assert snapshot.differing(taken.folder, later.folder) == ["infogan/__init__.py"]
+    (checkout / "infogan" / "__init__.py").write_text("one = 2\n")
+    assert snapshot.take(tmp_path / "sweep") == taken
+    assert snapshot.kept(tmp_path / "sweep", taken.digest) == taken
+
+
+def test_a_snapshot_is_what_a_process_imports_wherever_it_starts(checkout: Path, tmp_path: Path) -> None:
+    taken = snapshot.take(tmp_path / "sweep")
+    (checkout / "infogan" / "__init__.py").write_text("one = 4\n")
+    from slurm.order import environment
+
+    command = [sys.executable, "-c", "import infogan; print(infogan.one)"]
+    found = subprocess.run(
+        command, cwd=checkout, env=environment(Cluster(), taken), capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "1\n"
+
+
+def test_a_snapshot_of_data_is_refused(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "MOST_MB", 1)
+    (checkout / "raw.bin").write_bytes(bytes(2**21))
+    with pytest.raises(UserError, match=r"over 1 MB .*the largest: raw.bin.*gitignore"):
+        snapshot.take(tmp_path / "sweep")
+
+
+@pytest.mark.parametrize(
+    ("final", "attempted", "state"),
+    [
+        ("CANCELLED by 0", True, "cancelled"),
+        ("CANCELLED", False, "cancelled"),
+        ("TIMEOUT", True, "timed out"),
+        ("NODE_FAIL", True, "killed"),
+        ("OUT_OF_MEMORY", True, "killed"),
+        ("FAILED", True, "killed"),
+        ("FAILED", False, "failed"),
+        ("COMPLETED", True, "stopped"),
+    ],
+)
+def test_the_word_of_accounting_is_translated(final: str, attempted: bool, state: str) -> None:
+    last = status.Attempt(0.0) if attempted else None
+    assert status._by_accounting(final, None, last)[0] == state
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message", "earlier", "state"),
+    [
+        ("failed", "rank 1: the training process was ended by SIGKILL", False, "killed"),
+        ("", "rank 1: the training process was ended by SIGKILL", True, "killed"),
+        ("failed", "rank 1: error: data: gone", True, "failed"),
+        ("finished", "rank 1: error: of an earlier time", True, "finished"),
+    ],
+)
+def test_the_rank_that_failed_first_is_named(
+    tmp_path: Path, outcome: str, message: str, earlier: bool, state: str
+) -> None:
+    """When one rank is killed the others fail too, a moment later or a moment earlier, by their own account."""
+    record = status.Record(tmp_path, some_runs(1)[0].id)
+    now = time.time()
+    record.fail_alone(1, "node1", "7_0", 0, message)
+    last = status.Attempt(now - 60, job="7_0", outcome=outcome, message="rank 0: connection closed")
+    last = replace(last, ended=now + (5 if earlier else -5)) if outcome else last
+    sweep = Sweep(tmp_path, "mine", tuple(some_runs(1)), Evaluation())
+    found = status._state(sweep, sweep.runs[0], None, record, [last], "7_0", None, None)
+    assert found[0] == state if state != "finished" else found[0] == "stopped"
+    assert (found[1] == message) is (state != "finished")
+
+
+def test_what_accounting_said_once_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "ended", lambda jobs: {"7_0": "CANCELLED by 0"} if "7_0" in jobs else {})
+    assert status._finals(tmp_path, ["7_0", "7_1"]) == {"7_0": "CANCELLED by 0"}
+    monkeypatch.setattr(scheduler, "ended", lambda jobs: {})
+    assert status._finals(tmp_path, ["7_0", "7_1"]) == {"7_0": "CANCELLED by 0"}
+
+
+def test_a_shape_may_have_cpus_and_time_of_its_own() -> None:
+    said = script(
+        Cluster(), replace(Shape(), cpus_per_process=9, gpus_per_process=0, time="5", memory_per_process="1G")
+    )
+    assert all(f"#SBATCH {line}\n" in said for line in ("--cpus-per-task=9", "--time=5", "--mem=1024MB"))
+    assert "gpus" not in said
