@@ -125,10 +125,9 @@ class Task:
     def _stopped(self, ending: Ending) -> None:
         """Rank 0, after all ranks have saved: go on later, or say why not."""
         order = self.order
+        # srun ends all tasks when one has failed: that is nobody's wish to have the machines back
         alone = self.record.failed_alone(self.job, self.restart)
-        if (
-            alone is not None
-        ):  # srun ends all tasks when one has failed: that is nobody's wish to have the machines back
+        if alone is not None:
             self._fail(Ending("killed", alone["message"]))
         cause, taken_back = self._cause(job_facts(self.job))
         if cause == "cancelled":

@@ -18,6 +18,7 @@ from slurm.runfolder import last_row, tail
 from slurm.spec import Condition
 
 STOPPED_CODES = {130, 140, 143}  # launch.train's for SIGINT, SIGUSR2 and SIGTERM: saved, and left
+PART_FAILED_CODE = 75  # infogan.watch's: another process of the run is gone, hangs or failed, and the error names it
 LOOK_S = 0.2
 HOPELESS_S = 5.0
 MARGIN_S = 5.0  # what is left of the notice when a child that has not saved by then is killed
@@ -128,7 +129,7 @@ def _ending(code: int, signals: Signals, log: Path, began: int) -> Ending:
         guess = ", as when memory runs out" if name == "SIGKILL" else ""
         return Ending("killed", f"the training process was ended by {name}{guess}")
     said = error_line(log, began) or f"the training process ended with code {code}"
-    return Ending("failed", said)
+    return Ending("killed" if code == PART_FAILED_CODE else "failed", said)
 
 
 def error_line(log: Path, began: int) -> str:
