@@ -1,5 +1,6 @@
 """Range checks for config sections: each raises a ValueError `field: value: rule`; the loader adds the path."""
 
+import math
 from collections.abc import Sequence
 
 
@@ -16,7 +17,7 @@ def above(name: str, value: float, bound: float) -> None:
 
 def at_least(name: str, value: float, bound: float, *, below: float = float("inf")) -> None:
     """`value` must be finite, at least `bound`, and below `below`."""
-    if value != value or abs(value) == float("inf"):
+    if not math.isfinite(value):
         raise ValueError(f"{name}: {value}: must be finite")
     if not bound <= value < below:
         rule = f"at least {bound}" + (f" and below {below}" if below < float("inf") else "")

@@ -55,6 +55,7 @@ class Engine:
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
+        self.barrier()  # all have found each other before one of them leaves with an error
         self._check_world(config)
         self.config = replace(config, precision=precision)
         self.dtype = torch.float64 if precision == "fp64" else torch.float32

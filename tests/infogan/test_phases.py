@@ -307,7 +307,10 @@ def test_every_split_of_the_work_sees_the_same_latents_beside_the_same_images(
     whole = config.latent_codes().sample(16, draws(0, "latents/critic", 48))
     plan = Plan([20, 20, 10], seed=0)
     numbers: Any = SimpleNamespace(
-        samples=50, prefetch=False, gather=lambda indices: SimpleNamespace(indices=indices.copy())
+        samples=50,
+        prefetch=False,
+        gather=lambda indices: SimpleNamespace(indices=indices.copy()),
+        expect=lambda plan, position, stop: None,
     )
     latents: dict[tuple[int, int], Any] = {}
     images: dict[tuple[int, int], Any] = {}
