@@ -55,6 +55,8 @@ class Engine:
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
+        together = self.world > 1 and dist.is_initialized()
+        self._waiting = dist.new_group(backend="gloo", timeout=LONG_WORK) if together else None
         self.barrier()  # all have found each other before one of them leaves with an error
         self._check_world(config)
         self.config = replace(config, precision=precision)
@@ -64,7 +66,6 @@ class Engine:
         self.tune_memory()
         # accelerate has one scaler for every optimizer; a generator and a critic overflow at different scales
         self._scalers = {phase: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for phase in PHASES}
-        self._waiting = dist.new_group(backend="gloo", timeout=LONG_WORK) if self.world > 1 else None
         self.watch = Watch(self.rank, self.world, config.patience)
 
     @property
@@ -79,7 +80,12 @@ class Engine:
     def alone(self) -> "Engine":
         """This engine as that of a single process, which reaches no other."""
         alone = object.__new__(Engine)
-        alone.__dict__ |= self.__dict__ | {"world": 1, "rank": 0, "watch": Watch(0, 1, self.watch.patience)}
+        alone.__dict__ |= self.__dict__ | {
+            "world": 1,
+            "rank": 0,
+            "watch": Watch(0, 1, self.watch.patience),
+            "_waiting": None,
+        }
         return alone
 
     # ---- one update -------------------------------------------------------------------------------------------
@@ -182,7 +188,7 @@ class Engine:
 
     def barrier(self) -> None:
         """Wait until every process is here, for as long as the work of one may take."""
-        if self.world > 1:
+        if self._waiting is not None:
             dist.barrier(self._waiting)
 
     def on_main(self, what: str, work: Callable[[], object]) -> None:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from shards import atomic, index
+from shards import atomic, index, location
 from shards.errors import UserError
 from shards.integrity import stamp_of
 from shards.locks import FileLock
@@ -48,7 +48,8 @@ class CacheOptions:
     """Where shards of other places are kept on this machine.
 
     `path`: a folder on a local disk; environment variables are expanded; `$XDG_CACHE_HOME/infogan/shards` where empty.
-    `limit_gb`: how much it may hold, in units of 10^9 bytes. `offline`: use what it holds, and no network.
+    `limit_gb`: how much it may hold, in units of 10^9 bytes. `offline`: use what it holds, and no network;
+    INFOGAN_OFFLINE says the same of all caches.
     """
 
     path: str = ""
@@ -58,6 +59,13 @@ class CacheOptions:
     def __post_init__(self) -> None:
         if not 0 < self.limit_gb < 1e9:
             raise ValueError(f"limit_gb: {self.limit_gb}: must be above 0")
+
+    @property
+    def closed_off(self) -> str:
+        """What forbids the network, in words; empty where it may be used."""
+        if self.offline:
+            return "data.cache.offline is set"
+        return "INFOGAN_OFFLINE is set" if location.network_forbidden() else ""
 
     @property
     def folder(self) -> Path:

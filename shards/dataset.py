@@ -131,12 +131,12 @@ def _fetched(url: str, cache: CacheOptions) -> Manifest:
     from shards.transport import Remote  # its networking packages take a moment, which a folder need not wait for
 
     kept, place = cache.manifest_of(url), location.shown(location.join(url, FILE_NAME))
-    if cache.offline:
+    if cache.closed_off:
         try:
             return Manifest.parse(kept.read_bytes(), str(kept))
         except FileNotFoundError:
             raise DataError(
-                f"{location.shown(url)}: data.cache.offline is set, and {cache.folder} holds nothing of it; fetch it "
+                f"{location.shown(url)}: {cache.closed_off}, and {cache.folder} holds nothing of it; fetch it "
                 "first with `infogan shards prefetch`"
             ) from None
     data = Remote(url).read(FILE_NAME)

@@ -28,6 +28,11 @@ def is_url(location: str | os.PathLike[str]) -> bool:
     return match["slashes"] is not None
 
 
+def network_forbidden() -> bool:
+    """Whether INFOGAN_OFFLINE says that nothing may be fetched, as on compute nodes without internet."""
+    return os.environ.get("INFOGAN_OFFLINE", "0") not in ("", "0")
+
+
 def protocol(url: str) -> str:
     """`https` of `https://host/mnist`, in lower case."""
     return url.partition("://")[0].lower()

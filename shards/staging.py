@@ -47,7 +47,7 @@ class Staged:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.stop = dataset, threading.Event()
-        self._remote = None if dataset.cache.offline else _remote(dataset)
+        self._remote = None if dataset.remote and dataset.cache.closed_off else _remote(dataset)
         self.cache = Cache(dataset.cache, dataset.manifest.digest, self.stop)
         self._change = threading.Lock()
         self._pinned: dict[str, Shard] = {}  # by sha256: what is read now
@@ -141,8 +141,8 @@ class Staged:
     def _download(self, shard: Shard, file: IO[bytes]) -> None:
         if self._remote is None:
             raise DataError(
-                f"{self.dataset.shown}: data.cache.offline is set, and {self.cache.root} does not hold {shard.name}; "
-                "fetch it first with `infogan shards prefetch`"
+                f"{self.dataset.shown}: {self.dataset.cache.closed_off}, and {self.cache.root} does not hold "
+                f"{shard.name}; fetch it first with `infogan shards prefetch`"
             )
         if shard.sha256 in self._refused:
             raise self._refused[shard.sha256]

@@ -11,22 +11,28 @@ from infogan.evaluation.autoencoder import trained_autoencoder
 from infogan.evaluation.classifier import trained_classifier
 from infogan.evaluation.extractors import GENUINE_INCEPTION, URL_INCEPTION_V3, find_inception_weights, sha256_of
 from infogan.model import check_identity
-from shards import Dataset, build, open_dataset, open_source
+from shards import CacheOptions, Dataset, build, open_dataset, open_source, prefetch
 from shards.errors import UserError
+from shards.location import is_url
 from shards.verify import verify
 from slurm.spec import Spec
 
 Say = Callable[[str], None]
 
 
-def prepare(spec: Spec, configs: Sequence[RunConfig], say: Say, *, inception: bool = False) -> None:
+def prepare(
+    spec: Spec, configs: Sequence[RunConfig], say: Say, *, offline: bool = True, inception: bool = False
+) -> None:
     """Make the data sets of all runs and what their evaluation needs; what is there already is only checked.
+
+    `offline`: the runs will have no network, so a data set at a URL is fetched into the cache of its config whole.
 
     Raises UserError where something is missing that cannot be made, or where a run does not fit its data.
     """
-    datasets = {path: _data(spec, path, say) for path in dict.fromkeys(config.data.path for config in configs)}
+    places = dict.fromkeys((config.data.path, config.data.cache) for config in configs)
+    datasets = {(path, cache): _data(spec, path, cache, say, offline=offline) for path, cache in places}
     for config in configs:
-        check_identity(config, datasets[config.data.path])
+        check_identity(config, datasets[config.data.path, config.data.cache])
     say(f"{len(configs)} runs fit their data")
     if spec.evaluate.when != "never":
         for dataset in datasets.values():
@@ -37,11 +43,12 @@ def prepare(spec: Spec, configs: Sequence[RunConfig], say: Say, *, inception: bo
         _inception(say)
 
 
-def _data(spec: Spec, path: str, say: Say) -> Dataset:
+def _data(spec: Spec, path: str, cache: CacheOptions, say: Say, *, offline: bool) -> Dataset:
     """The data set at `path`: built where the sweep file says how and it is not there; verified byte by byte."""
-    if "://" in path:  # what reads it keeps its own cache, checked as it is filled
-        dataset = open_dataset(path)
-        say(f"data {path}: digest {dataset.manifest.digest[:12]}")
+    if is_url(path):  # a shard is verified when it comes to lie in the cache
+        dataset = open_dataset(path, cache)
+        held = f", all of it in {prefetch(dataset)}" if offline else ""
+        say(f"data {dataset.shown}: digest {dataset.manifest.digest[:12]}{held}")
         return dataset
     recipes = {str(Path(place).absolute()): recipe for place, recipe in spec.data.items()}
     if not (Path(path) / "manifest.json").is_file():

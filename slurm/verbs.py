@@ -298,13 +298,17 @@ def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
     "prepare", short_help="Make what a sweep's runs need, once, before they go to machines without internet."
 )
 @click.argument("spec", type=click.Path(path_type=Path))
+@cluster_option
 @click.option("--inception", is_flag=True, help="Also fetch the Inception weights, for FID, KID and IS.")
 @plugin_option
-def prepare_command(spec: Path, inception: bool) -> None:
+def prepare_command(spec: Path, cluster: str | None, inception: bool) -> None:
     """On the login node: build or verify the data of SPEC's runs, and make what their evaluation needs."""
     from slurm import prepare
     from slurm import spec as specs
     from slurm import sweep as sweeps
 
     wanted = specs.load(spec)
-    prepare.prepare(wanted, [config for _, config in sweeps.expand(wanted)], click.echo, inception=inception)
+    name = cluster or wanted.cluster
+    offline = name is None or _cluster(name, spec).offline
+    configs = [config for _, config in sweeps.expand(wanted)]
+    prepare.prepare(wanted, configs, click.echo, offline=offline, inception=inception)

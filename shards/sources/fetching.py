@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shards import location
 from shards.errors import DataError, UserError
 
 
@@ -46,7 +46,7 @@ def by_torchvision(dataset: str, root: str, calls: Sequence[dict[str, Any]], by_
     Raises:
         UserError: the download failed, or INFOGAN_OFFLINE forbids it.
     """
-    if os.environ.get("INFOGAN_OFFLINE", "0") not in ("", "0"):
+    if location.network_forbidden():
         raise UserError(f"INFOGAN_OFFLINE is set, so nothing is downloaded into {root}: {by_hand}, or unset it")
     from shards import torchvision_ops
 

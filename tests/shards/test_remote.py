@@ -343,15 +343,26 @@ def test_a_disk_with_less_room_than_the_limit_says_so(
         prefetch(open_dataset(server.url, CacheOptions(cache.path + "2")), progress=False)
 
 
-def test_a_prefetched_set_needs_no_network(server: Any, root: Path, cache: CacheOptions) -> None:
-    offline = CacheOptions(cache.path, offline=True)
-    with pytest.raises(DataError, match=r"offline is set.*holds nothing of it.*infogan shards prefetch"):
+@pytest.mark.parametrize("said", ["by the cache's options", "by the environment"])
+def test_a_prefetched_set_needs_no_network(
+    server: Any, root: Path, cache: CacheOptions, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = CacheOptions(cache.path, offline=said.endswith("options"))
+
+    def leave_the_network() -> None:
+        if not offline.offline:
+            monkeypatch.setenv("INFOGAN_OFFLINE", "1")
+
+    leave_the_network()
+    with pytest.raises(DataError, match=r"(?i)offline is set.*holds nothing of it.*infogan shards prefetch"):
         open_dataset(server.url, offline)
+    monkeypatch.delenv("INFOGAN_OFFLINE", raising=False)
     prefetch(open_dataset(server.url, cache), ["train"], progress=False)
+    leave_the_network()
     server.plan = lambda path, number: "drop"
     asked = len(server.log)
     assert_equal(streamed(open_dataset(server.url, offline), 6), streamed(open_dataset(root), 6))
-    with pytest.raises(DataError, match=r"offline is set.*does not hold test/000000\.tar"):
+    with pytest.raises(DataError, match=r"(?i)offline is set.*does not hold test/000000\.tar"):
         open_reader(open_dataset(server.url, offline), "test", workers=0).gather(np.arange(3))
     assert len(server.log) == asked
 

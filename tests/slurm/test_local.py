@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,22 @@ def test_what_went_wrong_is_told_and_a_repaired_run_is_sent_again(lab: Any) -> N
     assert "nowhere: not there; build it" in said
     sweep = lab.sweep("broken", fixed={"stop": "10 updates", "data.path": "made"}, data={"made": {"source": "digits"}})
     assert "no run has an id that begins so" in lab("sweep", "why", sweep, "zzz", code=2)
+
+
+def test_prepared_data_of_a_url_is_all_that_a_run_without_a_network_needs(
+    lab: Any, tiny_data: Path, serve: Callable[[Path], Any]
+) -> None:
+    server = serve(tiny_data)
+    there = {"data.path": server.url, "data.cache.path": str(lab.folder / "cache")}
+    sweep = lab.sweep("far", fixed={"stop": "5 updates", **there})
+    here = lab.cluster("here", kind="local")
+    lab("sweep", "submit", sweep, "--cluster", here, code=1)
+    (run,) = lab.status(sweep).values()
+    assert "INFOGAN_OFFLINE is set" in run["message"]
+    assert "all of it in" not in lab("prepare", sweep, "--cluster", lab.cluster("linked", offline=False))
+    assert f"all of it in {lab.folder / 'cache'}" in lab("prepare", sweep)
+    server.plan = lambda path, number: "drop"
+    assert ": finished" in lab("sweep", "submit", sweep, "--cluster", here)
 
 
 @pytest.mark.slow
