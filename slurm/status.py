@@ -186,7 +186,7 @@ def _living(
 def _came_first(alone: Line, last: Attempt) -> bool:
     """Whether one rank's failure is why the run ended, and not what another rank's end led to. The end of one makes all
     others fail, so one that was killed is believed first."""
-    if last.outcome not in ("", "failed"):
+    if last.outcome not in ("", "failed", "killed"):
         return False
     return last.ended is None or alone["time"] < last.ended or "was ended by SIG" in alone["message"]
 

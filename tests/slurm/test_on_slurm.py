@@ -81,21 +81,19 @@ def test_preemption_time_limits_a_kill_and_a_cancellation_change_no_bit(
     assert f"1 runs cancelled: {cancelled}" in lab("sweep", "cancel", sweep, cancelled)
     lab.sbatch(*TAKES_ALL_NODES)
 
-    lab.wait(sweep, lambda runs: all(runs[name]["state"] == "finished" for name in others), seconds=600)
-    found = lab.status(sweep)
-    assert (found[killed]["state"], found[cancelled]["state"]) == ("killed", "cancelled")
-    assert "rank 1: the training process was ended by SIGKILL" in found[killed]["message"]
+    lab.wait(sweep, lambda runs: [runs[name]["state"] for name in (killed, cancelled)] == ["killed", "cancelled"])
+    assert "rank 1: the training process was ended by SIGKILL" in lab.status(sweep)[killed]["message"]
     said = lab("sweep", "submit", sweep, "--cluster", cluster)
     assert f"1 runs are cancelled and stay so ({cancelled})" in said
     assert "1 runs sent" in said
     assert "1 runs sent" in lab("sweep", "submit", sweep, "--cluster", cluster, "--rerun", "cancelled")
-    lab.wait(sweep, finished, seconds=400)
+    lab.wait(sweep, finished, seconds=800)
     assert "nothing to submit" in lab("sweep", "submit", sweep, "--cluster", cluster)
 
-    ways = {name: Counter(attempt["outcome"] for attempt in lab.attempts(sweep, name)) for name in found}
+    ways = {name: Counter(attempt["outcome"] for attempt in lab.attempts(sweep, name)) for name in lab.states(sweep)}
     assert all(ways[name]["preempted"] for name in others), ways
     assert sum(way["timed out"] for way in ways.values()) >= 2, ways
-    for name in found:
+    for name in ways:
         how = f"run {name}: {dict(ways[name])}"
         assert_equal(left_by(lab.run(sweep, name)), undisturbed(lab, sweep, name, 2), how)
 

@@ -181,6 +181,7 @@ def test_the_word_of_accounting_is_translated(final: str, attempted: bool, state
     ("outcome", "message", "earlier", "state"),
     [
         ("failed", "rank 1: the training process was ended by SIGKILL", False, "killed"),
+        ("killed", "rank 1: the training process was ended by SIGKILL", False, "killed"),
         ("", "rank 1: the training process was ended by SIGKILL", True, "killed"),
         ("failed", "rank 1: error: data: gone", True, "failed"),
         ("finished", "rank 1: error: of an earlier time", True, "finished"),
