@@ -1,7 +1,7 @@
 """The code that a sweep's jobs run: a copy taken when they are submitted, so that no later edit changes any of them.
 
-`code/<digest>/` holds the tracked files, those that git neither tracks nor ignores, and the plugins. `CODE.json` in it
-says which commit that was, what differs from it, and the versions of all installed packages.
+`code/<digest>/` holds the floors and the presets, of a checkout what git tracks of them or does not ignore, and the
+plugins. `CODE.json` in it says which commit that was, what differs from it, and the versions of all installed packages.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from infogan.run import CODE_FILE
 from shards import atomic, plugins
 from shards.errors import UserError
 
-FLOORS = ("infogan", "launch", "shards", "slurm")
+FLOORS = ("infogan", "launch", "shards", "slurm", "configs")
 MOST_MB = 200
 DIGEST_LENGTH = 12
 
@@ -88,7 +88,7 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
     """Our files, by their path below `root`: in a checkout those that git does not ignore, else the packages."""
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is not None and Path(top.strip()).resolve() == root:
-        listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
+        listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *FLOORS) or ""
         names = [name for name in listed.split("\0") if name and (root / name).is_file()]
     else:
         names = [
