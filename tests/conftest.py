@@ -27,6 +27,11 @@ def _helper(name: str) -> Any:
     return module
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for a cluster comes first, so that the other workers have something to do meanwhile."""
+    items.sort(key=lambda item: "slurm_conf" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def tiny_network() -> type[Any]:
     """The class `TinyNetwork` of tests/tiny.py, not registered."""
