@@ -20,7 +20,8 @@ from shards import atomic
 from shards.errors import UserError
 from slurm.attempts import Attempt, Record
 from slurm.runfolder import last_row, newest_checkpoint, rows
-from slurm.status import Status, newest, statuses
+from slurm.status import Status, statuses
+from slurm.submissions import newest
 from slurm.sweep import Run, Sweep, described, is_evaluated
 
 LOG = "log/"

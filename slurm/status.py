@@ -12,6 +12,7 @@ from infogan.lease import Heartbeat, Holder
 from shards import atomic
 from slurm import scheduler
 from slurm.attempts import Attempt, Line, Record
+from slurm.submissions import newest
 from slurm.sweep import Run, Sweep, is_evaluated
 
 STATES = {
@@ -56,38 +57,6 @@ class Status:
     @property
     def progress(self) -> float | None:
         return self.images / self.stop_images if self.stop_images else None
-
-
-@dataclass(frozen=True)
-class Submission:
-    """The newest job of each run, and the code that was sent with it."""
-
-    jobs: dict[str, str]
-    code: dict[str, str]
-    first_code: str | None
-
-
-def submissions(sweep: Path) -> list[dict[str, Any]]:
-    """Every submission so far: `time`, `kind` (train or evaluate), `cluster`, `code`, and `jobs` by run."""
-    path = sweep / "submissions.json"
-    found: list[dict[str, Any]] = json.loads(path.read_bytes())["submissions"] if path.is_file() else []
-    return found
-
-
-def note_submission(sweep: Path, **facts: Any) -> None:
-    """Write down what was sent."""
-    entries = [*submissions(sweep), {"time": time.time(), **facts}]
-    atomic.write_json(sweep / "submissions.json", {"format": 1, "submissions": entries})
-
-
-def newest(sweep: Path) -> Submission:
-    jobs: dict[str, str] = {}
-    code: dict[str, str] = {}
-    entries = [entry for entry in submissions(sweep) if entry["kind"] == "train"]
-    for entry in entries:
-        jobs |= entry["jobs"]
-        code |= dict.fromkeys(entry["jobs"], entry["code"])
-    return Submission(jobs, code, entries[0]["code"] if entries else None)
 
 
 def statuses(sweep: Sweep) -> list[Status]:
