@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infogan import lease
 from shards import atomic
-from slurm.order import Order
+
+if TYPE_CHECKING:
+    from slurm.order import Order
 
 Line = dict[str, Any]
 
@@ -52,7 +54,7 @@ class Record:
     def __init__(self, sweep: Path, run_id: str) -> None:
         self.path = sweep / "attempts" / f"{run_id}.jsonl"
 
-    def begin(self, order: Order, job: str, restart: int, log: Path) -> None:
+    def begin(self, order: "Order", job: str, restart: int, log: Path) -> None:
         """Note that a job begins with a run, and how that stands."""
         images, checkpoint_time = order.progress()
         heart = lease.read(Path(order.run))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from infogan import settings
+from infogan import sections
 from infogan.checks import at_least
 from shards.errors import UserError
 
@@ -109,11 +109,11 @@ def load(name: str) -> Cluster:
     Raises UserError naming file, key, rule and remedy.
     """
     path = _find(name)
-    plain: dict[str, Any] = settings.read_yaml(path)
+    plain: dict[str, Any] = sections.read_yaml(path)
     if isinstance(plain.get("sbatch"), Mapping):  # `exclusive: true` is an option without a value
         plain["sbatch"] = {key: "" if value is True else value for key, value in plain["sbatch"].items()}
     try:
-        found: Cluster = settings.build(Cluster, {"name": path.stem, **plain}, "")
+        found: Cluster = sections.build(Cluster, {"name": path.stem, **plain}, "")
     except UserError as error:
         raise UserError(f"cluster {path}: {error}") from None
     return found
@@ -122,7 +122,7 @@ def load(name: str) -> Cluster:
 def _find(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
-    folder = settings.presets_folder() / "clusters"
+    folder = sections.presets_folder() / "clusters"
     inside = folder / f"{name.removeprefix('configs/').removeprefix('clusters/').removesuffix('.yaml')}.yaml"
     if inside.is_file():
         return inside

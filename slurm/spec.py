@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from infogan import settings
+from infogan import sections
 from infogan.checks import at_least
 from shards.errors import UserError
 from slurm.cluster import megabytes, minutes
@@ -209,7 +209,7 @@ def load(path: Path) -> Spec:
     """
     if not path.is_file():
         raise UserError(f"sweep {path}: no such file; see configs/sweeps/ for examples")
-    plain = settings.read_yaml(path)
+    plain = sections.read_yaml(path)
     try:
         return _parse(path, plain)
     except (UserError, ValueError) as error:
@@ -249,12 +249,12 @@ def _parse(path: Path, plain: Values) -> Spec:
         draw_seed=_whole("random.seed", random_section.get("seed", 0), 0),
         seeds=_seeds(plain.get("seeds", 1), {**grid, **zipped, **drawn, **_mapping(plain, "fixed")}),
         exclude=tuple(_checked_mapping(f"exclude.{i}", value) for i, value in enumerate(_list(plain, "exclude"))),
-        shape=settings.build(Shape, plain.get("shape", {}), "shape"),
+        shape=sections.build(Shape, plain.get("shape", {}), "shape"),
         shapes=tuple(_shape(f"shapes.{i}", value) for i, value in enumerate(_list(plain, "shapes"))),
-        limits=settings.build(Limits, plain.get("limits", {}), "limits"),
+        limits=sections.build(Limits, plain.get("limits", {}), "limits"),
         stop_if=tuple(_condition(f"stop_if.{i}", value) for i, value in enumerate(_list(plain, "stop_if"))),
-        evaluate=settings.build(Evaluation, plain.get("evaluate", {}), "evaluate"),
-        best=settings.build(Best, plain["best"], "best") if "best" in plain else None,
+        evaluate=sections.build(Evaluation, plain.get("evaluate", {}), "evaluate"),
+        best=sections.build(Best, plain["best"], "best") if "best" in plain else None,
         cluster=plain.get("cluster"),
         data={key: _checked_mapping(f"data.{key}", value) for key, value in _mapping(plain, "data").items()},
     )
@@ -331,7 +331,7 @@ def _seeds(value: Any, others: Mapping[str, Any]) -> tuple[int, ...]:
 def _shape(place: str, value: Any) -> tuple[Values, Shape]:
     section = _checked_mapping(place, value)
     when = _checked_mapping(f"{place}.when", section.pop("when", None))
-    return when, settings.build(Shape, section, place)
+    return when, sections.build(Shape, section, place)
 
 
 def _condition(place: str, value: Any) -> Condition:

@@ -57,18 +57,19 @@ def submit_command(
 
     Runs that were cancelled, or ended by stop_if, stay so unless --rerun names them.
     """
+    from slurm import expand
     from slurm import spec as specs
     from slurm import sweep as sweeps
 
     wanted = specs.load(spec)
     where = _cluster(cluster or wanted.cluster, spec)
-    runs = sweeps.expand(wanted)
+    runs = expand.expand(wanted)
     _check_hours(wanted, where, [run for run, _ in runs])
     folder = sweeps.folder_of(wanted, out)
     if dry_run:
         _show(wanted, where, runs, folder)
         return
-    sweep = sweeps.write(wanted, folder, runs)
+    sweep = expand.write(wanted, folder, runs)
     sending = _to_send(sweep, rerun)
     if not sending:
         click.echo(f"sweep {sweep.name}: nothing to submit; infogan sweep status {folder} tells more")
@@ -168,12 +169,13 @@ def _code(sweep: "Sweep", sending: list[Any], choice: str | None) -> "Snapshot":
 
 def _show(spec: "Spec", where: Any, runs: list[Any], folder: Path) -> None:
     """What would be sent."""
+    from slurm import expand
     from slurm import sweep as sweeps
     from slurm.snapshot import Snapshot
     from slurm.submit import batches, script
 
     for run, config in runs:
-        files = sweeps.most_files(config)
+        files = expand.most_files(config)
         most = f"at most {files} files" if files is not None else "files: known once the data set is there"
         click.echo(f"{run.id}  {sweeps.described(run.values)}  stop {run.stop}, {most}")
     click.echo(
@@ -303,12 +305,11 @@ def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
 @plugin_option
 def prepare_command(spec: Path, cluster: str | None, inception: bool) -> None:
     """On the login node: build or verify the data of SPEC's runs, and make what their evaluation needs."""
-    from slurm import prepare
+    from slurm import expand, prepare
     from slurm import spec as specs
-    from slurm import sweep as sweeps
 
     wanted = specs.load(spec)
     name = cluster or wanted.cluster
     offline = name is None or _cluster(name, spec).offline
-    configs = [config for _, config in sweeps.expand(wanted)]
+    configs = [config for _, config in expand.expand(wanted)]
     prepare.prepare(wanted, configs, click.echo, offline=offline, inception=inception)

@@ -8,8 +8,8 @@ import pytest
 
 from shards.errors import UserError
 from slurm import cluster as clusters
+from slurm import expand as expanding
 from slurm import spec as specs
-from slurm import sweep as sweeps
 from slurm.spec import Condition
 
 
@@ -56,9 +56,9 @@ def test_random_values_keep_to_their_distributions_and_depend_on_nothing_but_the
 
 
 def test_a_run_has_the_same_id_whatever_else_is_in_the_sweep(tmp_path: Path) -> None:
-    small = sweeps.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\n"))
-    large = sweeps.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 128]}\nseeds: 3\n"))
-    later = sweeps.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\nfixed: {stop: 9000 updates}\n"))
+    small = expanding.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\n"))
+    large = expanding.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 128]}\nseeds: 3\n"))
+    later = expanding.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\nfixed: {stop: 9000 updates}\n"))
     (run, _) = small[0]
     assert run.id in {other.id for other, _ in large}
     assert [other.id for other, _ in later] == [run.id]  # a later stop is the same run, going on
@@ -66,7 +66,7 @@ def test_a_run_has_the_same_id_whatever_else_is_in_the_sweep(tmp_path: Path) -> 
 
 
 def test_combinations_that_are_one_run_count_once(tmp_path: Path) -> None:
-    assert len(sweeps.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 64, 128]}\n"))) == 2
+    assert len(expanding.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 64, 128]}\n"))) == 2
 
 
 def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
         "base: paper/mnist\ngrid: {batch: [64, 128]}\nshape: {processes: 2}\n"
         "shapes: [{when: {batch: 128}, nodes: 2, processes: 4, time: 30}]\n",
     )
-    shapes = {run.values["batch"]: run.shape for run, _ in sweeps.expand(spec)}
+    shapes = {run.values["batch"]: run.shape for run, _ in expanding.expand(spec)}
     assert (shapes[64].nodes, shapes[64].processes) == (1, 2)
     assert (shapes[128].nodes, shapes[128].processes, shapes[128].time) == (2, 4, "30")
 
@@ -120,7 +120,7 @@ def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_one_line_with_file_place_rule_and_remedy(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        sweeps.expand(load(tmp_path, text))
+        expanding.expand(load(tmp_path, text))
     assert said in str(caught.value)
     assert str(tmp_path / "sweep.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -152,11 +152,11 @@ def test_time_limits_are_read_as_slurm_reads_them(time: str, minutes: int) -> No
 
 
 def test_every_cluster_and_every_sweep_of_ours_is_sound() -> None:
-    folder = clusters.settings.presets_folder()
+    folder = clusters.sections.presets_folder()
     for path in (folder / "clusters").glob("*.yaml"):
         assert clusters.load(path.stem).name == path.stem
     for path in (folder / "sweeps").glob("*.yaml"):
-        assert sweeps.expand(specs.load(path))
+        assert expanding.expand(specs.load(path))
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,6 @@ def test_an_unknown_cluster_is_answered_with_ours() -> None:
 
 def test_the_number_of_files_of_a_run_is_bounded(tmp_path: Path) -> None:
     """640 kimg with a picture set per 64: 12 sets of 4 pictures, 4 checkpoints of 6 files, and 11 others."""
-    ((_, config),) = sweeps.expand(load(tmp_path, "base: paper/mnist\n"))
-    assert sweeps.most_files(config) == 12 * 4 + 4 * 6 + 11
+    ((_, config),) = expanding.expand(load(tmp_path, "base: paper/mnist\n"))
+    assert expanding.most_files(config) == 12 * 4 + 4 * 6 + 11
     assert math.isfinite(config.images.every_kimg)
