@@ -52,6 +52,17 @@ def largest_array() -> int | None:
     return int(found[0]) if found and found[0].isdigit() else None
 
 
+def requeue(job: str) -> str:
+    """Put a running job back into the queue; why that was refused, empty where it was not."""
+    try:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=True)
+    except subprocess.CalledProcessError as error:
+        return " ".join(f"scontrol requeue: {error.stderr}".split())
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return ""
+
+
 def cancel(jobs: Sequence[str]) -> None:
     """End jobs, waiting or running; those that have ended are left as they are."""
     if jobs:
