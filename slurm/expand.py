@@ -1,5 +1,6 @@
 """From a sweep file to the runs that it says, each with its whole config, and to the folder that knows them."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -38,7 +39,8 @@ def expand(spec: Spec) -> list[tuple[Run, RunConfig]]:
             raise UserError(f"sweep {spec.path}: the run with {described(values)}: {error}") from None
         config = replace(config, data=replace(config.data, path=_absolute(config.data.path)))
         whole = digest(config)
-        run = Run(whole[:ID_LENGTH], values, spec.shape_of(values), whole, str(config.stop))
+        name = f"{whole[:ID_LENGTH]}-{hashlib.sha256(_text(config).encode()).hexdigest()[:12]}.yaml"
+        run = Run(whole[:ID_LENGTH], values, spec.shape_of(values), whole, str(config.stop), name)
         found.setdefault(run.id, (run, config))
     if not found:
         raise UserError(f"sweep {spec.path}: exclude leaves no run; exclude less")
@@ -84,9 +86,9 @@ def _check_files(spec: Spec, run: Run, config: RunConfig) -> None:
         )
 
 
-def write(spec: Spec, folder: Path, runs: Sequence[tuple[Run, RunConfig]]) -> Sweep:
-    """Write down what a sweep is; runs of an earlier state of its file keep their folders, but are no part of it."""
-    sweep = Sweep(
+def sweep_of(spec: Spec, folder: Path, runs: Sequence[tuple[Run, RunConfig]]) -> Sweep:
+    """What a sweep's folder will know of it."""
+    return Sweep(
         folder=folder,
         name=spec.name,
         runs=tuple(run for run, _ in runs),
@@ -95,9 +97,17 @@ def write(spec: Spec, folder: Path, runs: Sequence[tuple[Run, RunConfig]]) -> Sw
         best=asdict(spec.best) if spec.best is not None else None,
         launched_from=str(Path.cwd()),
     )
+
+
+def write(sweep: Sweep, runs: Sequence[tuple[Run, RunConfig]]) -> None:
+    """Write down what a sweep is; runs of an earlier state of its file keep their folders, but are no part of it."""
     for run, config in runs:
-        text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-        atomic.write_text(sweep.config_file(run), text)
+        if not sweep.config_file(run).is_file():  # a job may be reading it
+            atomic.write_text(sweep.config_file(run), _text(config))
     plain = {key: value for key, value in asdict(sweep).items() if key != "folder"}
-    atomic.write_json(folder / "sweep.json", {"format": FORMAT, **plain})
-    return sweep
+    atomic.write_json(sweep.folder / "sweep.json", {"format": FORMAT, **plain})
+
+
+def _text(config: RunConfig) -> str:
+    text: str = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+    return text

@@ -13,9 +13,8 @@ from pathlib import Path
 from slurm.attempts import Record
 from slurm.cluster import Cluster
 from slurm.order import Order
-from slurm.snapshot import Snapshot
-from slurm.status import note_submission
-from slurm.supervisor import Ending, Signals, local_caches, supervise
+from slurm.submissions import Turn
+from slurm.supervisor import Ending, Signals, supervise, with_caches
 from slurm.sweep import Run, Sweep
 
 Say = Callable[[str], None]
@@ -25,16 +24,14 @@ def run_all(
     sweep: Sweep,
     runs: Sequence[Run],
     cluster: Cluster,
-    snapshot: Snapshot,
     order: Callable[[Run], Order],
     say: Say,
-    *,
-    kind: str = "train",
+    turn: Turn,
 ) -> bool:
     """Run them all; whether none failed and none was stopped."""
     job = f"local-{os.getpid()}-{time.time():.0f}"
-    jobs = {run.id: job for run in runs}
-    note_submission(sweep.folder, kind=kind, cluster=cluster.name, code=snapshot.digest, jobs=jobs)
+    turn.note({run.id: job for run in runs})
+    turn.end()
     signals = Signals()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -56,7 +53,7 @@ def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> En
     log = sweep.folder / "logs" / f"{order.run_id}.log"
     log.parent.mkdir(exist_ok=True)
     record.begin(order, job, 0, log.absolute())
-    environment = {**os.environ, **order.environment, **local_caches(order.scratch)}
+    environment = with_caches(order.within(os.environ), order.scratch)
     commands = [(order.training(launcher=True), True)] if order.train else []
     commands += [(order.evaluation(), False)] if order.evaluate is not None else []
     ending = Ending("finished")

@@ -102,7 +102,8 @@ class Turn:
             cut_off = entry["open"] and entry["code"].keys() != entry["jobs"].keys()
             self.cut_off = str(holder) if cut_off else ""  # of the newest
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Let others submit: all that was meant to be sent is sent."""
         self._facts["open"] = False
         if self._facts["jobs"]:
             self._write()
@@ -124,7 +125,7 @@ def turn(sweep: Path) -> Iterator[Turn]:
         mine._begin()
         yield mine
     finally:
-        mine._end()
+        mine.end()
 
 
 @contextmanager
@@ -140,5 +141,5 @@ def uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        if came:
+            signal.raise_signal(came[0])

@@ -2,10 +2,10 @@
 
     sweeps/NAME/
       sweep.json          the runs: id, values, shape; what ends and what measures them
-      configs/ID.yaml     each run's whole config, resolved
+      configs/ID-*.yaml   each run's whole config, resolved; its name ends in its digest, so no file ever changes
       runs/ID/            a run, like any other
       attempts/ID.jsonl   when each job of a run began and ended, and why (`slurm.attempts`)
-      submissions.json    which job was sent for which run, with which code
+      submissions/        which job was sent for which run, with which code (`slurm.submissions`)
       code/DIGEST/        the code that the jobs run (`slurm.snapshot`)
       jobs/               what submitit and SLURM write: scripts, logs
       table/              what `infogan sweep collect` made
@@ -14,7 +14,6 @@ A run's id is the beginning of its config's digest: the same run has the same id
 """
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: what varies in it (`values`, its seed among them), what it takes, and when it stops."""
+    """One run of a sweep: what varies in it (`values`, its seed among them), what it takes, when it stops, and the name
+    of the file that its config is in."""
 
     id: str
     values: Values
     shape: Shape
     digest: str
     stop: str
+    config: str = ""
 
     @property
     def group(self) -> str:
@@ -58,7 +59,7 @@ class Sweep:
         return self.folder / "runs" / run.id
 
     def config_file(self, run: Run) -> Path:
-        return self.folder / "configs" / f"{run.id}.yaml"
+        return self.folder / "configs" / run.config
 
     def find(self, name: str) -> Run:
         """A run by its id or the beginning of it; UserError where that is none or several."""
@@ -105,9 +106,3 @@ def is_evaluated(sweep: Sweep, run: Run) -> bool:
     """Whether a run has a report, made after its newest checkpoint."""
     report = sweep.run_folder(run) / "report" / "report.json"
     return report.is_file() and report.stat().st_mtime >= newest_checkpoint(sweep.run_folder(run))[1]
-
-
-def shapes(runs: Sequence[Run]) -> Iterator[tuple[Shape, list[Run]]]:
-    """Runs by what they take: one job array holds one shape only."""
-    for shape in dict.fromkeys(run.shape for run in runs):
-        yield shape, [run for run in runs if run.shape == shape]

@@ -13,9 +13,10 @@ import click
 from launch.plugin_option import plugin_option
 
 if TYPE_CHECKING:
-    from slurm.snapshot import Snapshot
-    from slurm.spec import Spec
-    from slurm.sweep import Sweep
+    from slurm.cluster import Cluster
+    from slurm.sending import Code
+    from slurm.submissions import Turn
+    from slurm.sweep import Run, Sweep
 
 REFRESH_S = 5.0
 
@@ -25,6 +26,19 @@ cluster_option = click.option(
     metavar="NAME_OR_FILE",
     help="Where to run: one of configs/clusters/, or a file; local is this machine.",
 )
+
+
+def _time(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    from slurm.cluster import minutes
+
+    try:
+        if value is not None:
+            minutes(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error).removeprefix("time: ")) from None
+    return value
+
+
 sweep_argument = click.argument("sweep", type=click.Path(path_type=Path))
 
 
@@ -40,65 +54,85 @@ def sweep_group() -> None:
 @click.argument("spec", type=click.Path(path_type=Path))
 @cluster_option
 @out_option
+@click.option("--time", callback=_time, help="Of each run, instead of what the files say: SLURM's 90 or 4:00:00.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Runs at once, instead of the cluster file's.")
+@click.option("--partition", help="Instead of the cluster file's.")
 @click.option(
     "--rerun", multiple=True, metavar="RUN_OR_STATE",
     help="Also send runs that have ended: an id, or cancelled, hopeless.",
 )  # fmt: skip
 @click.option(
     "--code", type=click.Choice(["new", "kept"]),
-    help="Where the code has changed: go on with the code as it is, or with that of the first submission.",
+    help="Where the code has changed: go on with the code as it is, or with that which each run was sent with.",
 )  # fmt: skip
 @plugin_option
 @click.option("--dry-run", is_flag=True, help="Show the runs and the batch script, and send nothing.")
 def submit_command(
-    spec: Path, cluster: str | None, out: Path | None, rerun: tuple[str, ...], code: str | None, dry_run: bool
+    spec: Path,
+    cluster: str | None,
+    out: Path | None,
+    time: str | None,
+    parallel: int | None,
+    partition: str | None,
+    rerun: tuple[str, ...],
+    code: str | None,
+    dry_run: bool,
 ) -> None:
     """Send every run of SPEC that is missing or failed; again, and nothing is sent twice.
 
-    Runs that were cancelled, or ended by stop_if, stay so unless --rerun names them.
+    Runs that were cancelled, or ended by stop_if, stay so unless --rerun names them; those then go on without stop_if.
     """
-    from slurm import expand
+    from slurm import checks, expand, sending, submissions
     from slurm import spec as specs
     from slurm import sweep as sweeps
 
-    wanted = specs.load(spec)
-    where = _cluster(cluster or wanted.cluster, spec)
+    wanted = specs.load(spec).lasting(time)
+    where = _cluster(cluster or wanted.cluster, spec).but(time=time, parallel=parallel, partition=partition)
     runs = expand.expand(wanted)
-    _check_hours(wanted, where, [run for run, _ in runs])
-    folder = sweeps.folder_of(wanted, out)
+    checks.check(wanted, where, runs)
+    sweep = expand.sweep_of(wanted, sweeps.folder_of(wanted, out), runs)
     if dry_run:
-        _show(wanted, where, runs, folder)
+        chosen = _to_send(sweep, rerun)
+        configs = {run.id: config for run, config in runs}
+        click.echo("\n".join(sending.show(sweep, chosen, configs, where, kept=code == "kept")))
         return
-    sweep = expand.write(wanted, folder, runs)
-    sending = _to_send(sweep, rerun)
-    if not sending:
-        click.echo(f"sweep {sweep.name}: nothing to submit; infogan sweep status {folder} tells more")
-        return
-    snapshot = _code(sweep, sending, code)
-    _deliver(sweep, sending, where, snapshot, train=True)
+    with submissions.turn(sweep.folder) as turn:
+        _tell_of(turn, sweep)
+        chosen = _to_send(sweep, rerun)
+        for line in sending.why_not(sweep, rerun, chosen):
+            click.echo(line)
+        code_of = sending.code_of(sweep, chosen, code) if chosen else {}
+        expand.write(sweep, runs)
+        if not chosen:
+            click.echo(f"sweep {sweep.name}: nothing to submit; infogan sweep status {sweep.folder} tells more")
+            return
+        _deliver(sweep, chosen, where, code_of, turn, train=True)
 
 
-def _deliver(sweep: "Sweep", runs: list[Any], where: Any, snapshot: "Snapshot", *, train: bool) -> None:
+def _deliver(sweep: "Sweep", runs: "list[Run]", where: "Cluster", code: "Code", turn: "Turn", *, train: bool) -> None:
     """Run the runs here, or send them."""
-    from slurm import local, submit
-    from slurm.order import order_for
+    from slurm import sending
 
     def say(line: str) -> None:
         click.echo(line, err=where.kind == "local")
 
-    what = {"kind": "train" if train else "evaluate"}
-
-    def order(run: Any) -> Any:
-        return order_for(sweep, run, where, snapshot, train=train)
-
-    if where.kind == "slurm":
-        submit.send(sweep, runs, where, snapshot, order, say, **what)
-        click.echo(f"sweep {sweep.name}: {len(runs)} runs sent; infogan sweep status {sweep.folder} --watch")
-    elif not local.run_all(sweep, runs, where, snapshot, order, say, **what):
+    if not sending.deliver(sweep, runs, where, code, say, turn, train=train):
         sys.exit(1)
+    if where.kind == "slurm":
+        click.echo(f"sweep {sweep.name}: {len(runs)} runs sent; infogan sweep status {sweep.folder} --watch")
 
 
-def _cluster(name: str | None, spec: Path) -> Any:
+def _tell_of(turn: "Turn", sweep: "Sweep") -> None:
+    if turn.cut_off:
+        from slurm.submit import job_name
+
+        click.echo(
+            f"sweep {sweep.name}: {turn.cut_off} was killed while it submitted: jobs of it may be in the queue that "
+            f"are not known here; squeue --me --name {job_name(sweep)} lists them all"
+        )
+
+
+def _cluster(name: str | None, spec: Path) -> "Cluster":
     from slurm import cluster as clusters
 
     if name is None:
@@ -108,22 +142,7 @@ def _cluster(name: str | None, spec: Path) -> Any:
     return clusters.load(name)
 
 
-def _check_hours(spec: "Spec", where: Any, runs: list[Any]) -> None:
-    """Refuse a sweep that may take more hours than it allows itself."""
-    from shards.errors import UserError
-    from slurm.cluster import minutes
-
-    if spec.limits.hours is None or where.kind == "local":
-        return
-    most = sum(minutes(r.shape.time or where.time) / 60 * r.shape.nodes * r.shape.processes for r in runs)
-    if most > spec.limits.hours:
-        raise UserError(
-            f"sweep {spec.path}: limits.hours: {len(runs)} runs may take {most:,.1f} hours of a process within one "
-            f"time limit each, and {spec.limits.hours:,g} are allowed; raise it, or lower time"
-        )
-
-
-def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> list[Any]:
+def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> "list[Run]":
     """The runs that are missing or failed, and those asked for; says which stay as they are."""
     from slurm.status import LIVE, SETTLED, STATES, statuses
 
@@ -139,56 +158,6 @@ def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> list[Any]:
                 f"{len(left)} runs are {state} and stay so ({', '.join(left)}); --rerun {state} sends them again"
             )
     return [run for run in sweep.runs if run.id in sending]
-
-
-def _code(sweep: "Sweep", sending: list[Any], choice: str | None) -> "Snapshot":
-    """The code to send: as it is now; where runs were begun with other code only if that is asked for."""
-    from shards.errors import UserError
-    from slurm import snapshot
-    from slurm.status import newest
-
-    now = snapshot.take(sweep.folder)
-    sent = newest(sweep.folder)
-    begun = [
-        (run.id, sent.code[run.id])
-        for run in sending
-        if run.id in sent.code and (sweep.run_folder(run) / "checkpoints").is_dir() and sent.code[run.id] != now.digest
-    ]
-    if choice == "kept" and sent.first_code is not None:
-        return snapshot.kept(sweep.folder, sent.first_code)
-    if begun and choice is None:
-        before = sweep.folder / "code" / begun[0][1]
-        files = snapshot.differing(before, now.folder)
-        raise UserError(
-            f"sweep {sweep.name}: the code has changed since {len(begun)} of these runs began "
-            f"({', '.join(files[:3])}{' and others' if len(files) > 3 else ''}): --code kept goes on with the code of "
-            "the first submission, --code new with the code as it is now"
-        )
-    return now
-
-
-def _show(spec: "Spec", where: Any, runs: list[Any], folder: Path) -> None:
-    """What would be sent."""
-    from slurm import expand
-    from slurm import sweep as sweeps
-    from slurm.snapshot import Snapshot
-    from slurm.submit import batches, script
-
-    for run, config in runs:
-        files = expand.most_files(config)
-        most = f"at most {files} files" if files is not None else "files: known once the data set is there"
-        click.echo(f"{run.id}  {sweeps.described(run.values)}  stop {run.stop}, {most}")
-    click.echo(
-        f"{len(runs)} runs in {folder}, on cluster {where.name}; a report and one TensorBoard file per start more"
-    )
-    if where.kind == "local":
-        click.echo(f"{where.parallel} at once, on this machine")
-        return
-    plain = [run for run, _ in runs]
-    sweep = sweeps.Sweep(folder, spec.name, tuple(plain), spec.evaluate)
-    unknown = Snapshot("DIGEST", folder.absolute() / "code" / "DIGEST", (), None)
-    for batch in batches(plain, where):
-        click.echo(f"\n# {len(batch.runs)} runs:\n{script(sweep, batch, where, unknown)}")
 
 
 def _open(path: Path) -> "Sweep":
@@ -280,7 +249,7 @@ def collect_command(sweep: Path, by: str | None, better: str, out: Path | None) 
 @out_option
 def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
     """Evaluate the finished runs that have no report of their last checkpoint, as jobs of their own."""
-    from slurm import snapshot
+    from slurm import snapshot, submissions
     from slurm import spec as specs
     from slurm import sweep as sweeps
     from slurm.status import statuses
@@ -293,7 +262,10 @@ def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
     if not runs:
         click.echo(f"sweep {sweep.name}: no finished run is without a report")
         return
-    _deliver(sweep, runs, _cluster(cluster or wanted.cluster, spec), snapshot.take(sweep.folder), train=False)
+    where = _cluster(cluster or wanted.cluster, spec)
+    with submissions.turn(sweep.folder) as turn:
+        code = dict.fromkeys((run.id for run in runs), snapshot.take(sweep.folder))
+        _deliver(sweep, runs, where, code, turn, train=False)
 
 
 @click.command(
