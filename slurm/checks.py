@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from infogan.codes import ContinuousCode
 from infogan.config import RunConfig
 from infogan.engine import check_divides
-from infogan.evaluation.families import FAMILIES
 from shards.errors import UserError
+from shards.torchvision_ops import ensure_importable
 from slurm.cluster import Cluster
 from slurm.order import needs
 from slurm.spec import Spec
@@ -34,6 +34,11 @@ def check(spec: Spec, cluster: Cluster, runs: Sequence[tuple[Run, RunConfig]]) -
 
 
 def _check_families(spec: Spec) -> None:
+    if not spec.evaluate.only:
+        return
+    ensure_importable()
+    from infogan.evaluation.families import FAMILIES  # seconds, which few sweeps have to wait
+
     for name in spec.evaluate.only:
         if name not in FAMILIES:
             raise UserError(f"evaluate.only: {name}: no such metric family; there are: {', '.join(FAMILIES)}")

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from slurm.attempts import Record
 from slurm.cluster import Cluster
-from slurm.order import Order
+from slurm.order import Order, share
 from slurm.submissions import Turn
 from slurm.supervisor import Ending, Signals, supervise, with_caches
 from slurm.sweep import Run, Sweep
@@ -36,9 +37,20 @@ def run_all(
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, lambda number, frame: signals.stop(signal.Signals(number).name))
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(cluster.parallel):
+        places.put(place)
+
+    def work(run: Run) -> Ending | None:
+        place = places.get()
+        try:
+            return _run(sweep, share(order(run), place, cluster.parallel), job, signals, say)
+        finally:
+            places.put(place)
+
     try:
         with ThreadPoolExecutor(cluster.parallel) as pool:
-            endings = list(pool.map(lambda run: _run(sweep, order(run), job, signals, say), runs))
+            endings = list(pool.map(work, runs))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

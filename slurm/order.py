@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from slurm.sweep import Run, Sweep
 if TYPE_CHECKING:
     from slurm.snapshot import Snapshot
 
+_THREADS = re.compile(r"^threads: (\d+)$", re.MULTILINE)
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 
 
@@ -130,6 +131,26 @@ def order_for(sweep: Sweep, run: Run, cluster: Cluster, snapshot: "Snapshot", *,
         train=train,
         environment=environment(cluster),
         scratch=cluster.scratch,
+    )
+
+
+def share(order: Order, place: int, places: int) -> Order:
+    """The order of a run on this machine with what it gets of it, where `places` runs go at once: a GPU for each of its
+    processes, and its part of the cores, unless the cluster file deals out GPUs, or the run's config says threads."""
+    shown = order.environment.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    there = [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+    devices = [device for device in shown.split(",") if device] if shown is not None else there
+    given = {}
+    if "CUDA_VISIBLE_DEVICES" not in order.environment and len(devices) >= order.processes:
+        own = range(place * order.processes, (place + 1) * order.processes)
+        given["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number % len(devices)] for number in own)
+    says = _THREADS.search(Path(order.config).read_text(encoding="utf-8")) if order.train else None
+    cores = len(os.sched_getaffinity(0)) // (places * order.processes)
+    return replace(
+        order,
+        cpus=int(says[1]) if says else max(cores, 1),
+        gpus=1 if devices else 0,
+        environment={**order.environment, **given},
     )
 
 

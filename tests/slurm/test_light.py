@@ -35,3 +35,8 @@ def test_who_looks_at_a_sweep_waits_for_no_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOOK, json.dumps(words)]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_supervisor_beside_every_rank_needs_no_torch() -> None:
+    code = "import sys, slurm.job; assert not {'torch', 'numpy', 'accelerate'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

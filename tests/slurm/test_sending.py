@@ -95,7 +95,8 @@ def script(cluster: Cluster, shape: Shape, **more: Any) -> str:
 def test_the_script_asks_for_what_the_cluster_file_and_the_shape_say() -> None:
     cluster = Cluster(
         partition="gpu", account="lab", constraint="a100", time="1:30:00", memory_per_process="8G",
-        modules=("cuda/12",), environment={"A": "b c", "B": '$TMPDIR/"x" $(id) \\'}, setup=("ulimit -n 4096",), srun=("--cpu-bind=cores",),
+        modules=("cuda/12",), environment={"A": "b c", "B": '$TMPDIR/"x" $(id) \\'}, setup=("ulimit -n 4096",),
+        srun=("--cpu-bind=cores",),
         sbatch={"nice": "50", "exclusive": "", "mail_type": "END"},
     )  # fmt: skip
     said = script(cluster, Shape(nodes=2, processes=4))
