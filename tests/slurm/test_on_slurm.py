@@ -127,14 +127,18 @@ def test_preemption_time_limits_a_kill_and_a_cancellation_change_no_bit(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_node_that_fails_costs_no_bit(cluster_lab: Any, undisturbed: Callable[..., Any], left_by: Any) -> None:
-    """All that runs on one of two nodes is killed at once, its slurmd too: the run goes on, on others."""
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_node_that_fails_costs_no_bit(
+    cluster_lab: Any, undisturbed: Callable[..., Any], left_by: Any, rank: int
+) -> None:
+    """All that runs on one of two nodes is killed at once, its slurmd too: the run goes on, on others. Rank 0's node is
+    where the batch script and srun are."""
     lab = cluster_lab
     sweep = lab.sweep("gone", fixed={"stop": "60 updates", "patience": 10}, shape={"nodes": 2})
     lab("sweep", "submit", sweep, "--cluster", lab.cluster("gone", environment={"TINY_PAUSE": "1"}))
-    lab.wait(sweep, trains)
+    lab.wait(sweep, lambda runs: trains(runs) and all(run["images"] > 80 for run in runs.values()))
     (name,) = lab.states(sweep)
-    node = kill_node(lab.run(sweep, name), rank=1)
+    node = kill_node(lab.run(sweep, name), rank)
     try:
         lab.wait(sweep, finished, seconds=300)
     finally:
@@ -142,7 +146,8 @@ def test_a_node_that_fails_costs_no_bit(cluster_lab: Any, undisturbed: Callable[
         subprocess.run([str(HERE / "cluster.sh"), "node", str(folder), node], check=True, timeout=90)
     ends = lab.attempts(sweep, name)
     assert [(end["outcome"], end["requeued"]) for end in ends] == [("node failure", True), ("finished", False)]
-    assert "rank 1 " in ends[0]["message"]
+    assert f"rank {rank} " in ends[0]["message"]
+    assert ends[0]["images_after"] > 0
     assert_equal(left_by(lab.run(sweep, name)), undisturbed(lab, sweep, name, 2), "a node failed")
 
 
