@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from infogan import checkpoint as checkpoints
-from infogan import code, plugins, settings
+from infogan import commit, plugins, settings
 from infogan.checkpoint import Checkpoint
 from infogan.config import RunConfig, digest, identity, to_plain
 from infogan.devices import cpu_name
@@ -160,7 +160,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "precision": engine.config.precision,
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
-        "commit": code.commit(),
+        "commit": commit.current(),
         "plugins": plugins.record(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }

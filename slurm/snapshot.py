@@ -15,7 +15,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import infogan
-from infogan.code import CODE_FILE, git
+from infogan.commit import CODE_FILE, git
 from shards import atomic, plugins
 from shards.errors import UserError
 

@@ -27,7 +27,7 @@ def _said(root: Path, *words: str) -> str | None:
     return found.stdout.decode(errors="replace")
 
 
-def commit() -> str | None:
+def current() -> str | None:
     """The commit of the code that runs, with a + where the tree has changes; None outside a checkout."""
     root = Path(__file__).parent.parent
     if (root / CODE_FILE).is_file():
