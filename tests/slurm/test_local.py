@@ -44,7 +44,8 @@ def test_a_sweep_runs_here_is_sent_once_and_ends_in_a_table(lab: Any, sweep: Pat
     assert "<script" not in page
     assert page.count("<polyline") >= 4
     files = [path for path in lab.run(sweep, next(iter(rows))).rglob("*") if path.is_file()]
-    dry = lab("sweep", "submit", sweep, "--cluster", here, "--dry-run")
+    assert "0 runs in " in lab("sweep", "submit", sweep, "--cluster", here, "--dry-run")
+    dry = lab("sweep", "submit", sweep, "--cluster", here, "--dry-run", "--out", "elsewhere")
     most = int(dry.partition("at most ")[2].split()[0])
     assert len([path for path in files if "tensorboard" not in path.parts]) <= most
 
