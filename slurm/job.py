@@ -125,7 +125,8 @@ class Task:
         say(f"run {self.order.run_id}: {outcome}{': ' if message else ''}{message}")
         if self.decides:
             images, _ = self.order.progress()
-            self.record.end(outcome=outcome, message=message, requeued=requeued, images_after=images)
+            facts = {"outcome": outcome, "message": message, "requeued": requeued, "images_after": images}
+            self.record.end(self.job, self.restart, **facts)
 
     def _fail(self, ending: Ending) -> NoReturn:
         """Leave with a reason. srun ends the other tasks then, so a rank other than 0 says it in a file of its own."""

@@ -74,6 +74,6 @@ def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> En
             ending = supervise(order, words, signals, environment, log, watches=training, output=output)
             if ending.outcome != "finished":
                 break
-    record.end(outcome=ending.outcome, message=ending.message, requeued=False, images_after=order.progress()[0])
+    record.end(job, 0, outcome=ending.outcome, message=ending.message, requeued=False, images_after=order.progress()[0])
     say(f"run {order.run_id}: {ending.outcome}{': ' if ending.message else ''}{ending.message}")
     return ending
