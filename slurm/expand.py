@@ -13,7 +13,7 @@ from infogan.config import RunConfig, digest, to_plain
 from shards import atomic
 from shards.errors import UserError
 from slurm.spec import Spec, overrides
-from slurm.sweep import FORMAT, Run, Sweep, described
+from slurm.sweep import Run, Sweep, described, save
 
 ID_LENGTH = 10
 
@@ -104,8 +104,7 @@ def write(sweep: Sweep, runs: Sequence[tuple[Run, RunConfig]]) -> None:
     for run, config in runs:
         if not sweep.config_file(run).is_file():  # a job may be reading it
             atomic.write_text(sweep.config_file(run), _text(config))
-    plain = {key: value for key, value in asdict(sweep).items() if key != "folder"}
-    atomic.write_json(sweep.folder / "sweep.json", {"format": FORMAT, **plain})
+    save(sweep)
 
 
 def _text(config: RunConfig) -> str:

@@ -10,6 +10,7 @@ from slurm.attempts import Record
 from slurm.cluster import Cluster
 from slurm.order import Order, order_for
 from slurm.snapshot import Snapshot
+from slurm.states import STATES
 from slurm.submissions import Turn, newest
 from slurm.sweep import Run, Sweep, described
 
@@ -23,12 +24,12 @@ Code = Mapping[str, Snapshot]
 
 def why_not(sweep: Sweep, asked: Sequence[str], sending: Sequence[Run]) -> list[str]:
     """Of the runs that were named, those that are not sent again, and why."""
-    named = {sweep.find(word).id for word in asked if word not in status.STATES} - {run.id for run in sending}
+    named = {sweep.find(word).id for word in asked if word not in STATES} - {run.id for run in sending}
     if not named:
         return []
     return [
-        f"run {found.id} is {found.state}, {status.STATES[found.state]}: it is not sent again"
-        for found in status.statuses(sweep)
+        f"run {found.id} is {found.state}, {STATES[found.state]}: it is not sent again"
+        for found in status.look(sweep).runs
         if found.id in named
     ]
 

@@ -106,10 +106,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Best:
-    """The metric by which `collect` ranks: a name from reports or from `metrics.jsonl`."""
+    """What `collect` ranks by: a name from reports or `metrics.jsonl`; `better`: where the name does not tell that."""
 
     metric: str
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower"] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,25 @@
       sweep.json          the runs: id, values, shape; what ends and what measures them
       configs/ID-*.yaml   each run's whole config, resolved; its name ends in its digest, so no file ever changes
       runs/ID/            a run, like any other
-      attempts/ID.jsonl   when each job of a run began and ended, and why (`slurm.attempts`)
+      attempts/ID.jsonl   when each job of a run began and ended, and why (`slurm.attempts`);
+                          ID.rank<n>.json: why a rank other than 0 ended by itself
       submissions/        which job was sent for which run, with which code (`slurm.submissions`)
       code/DIGEST/        the code that the jobs run (`slurm.snapshot`)
       jobs/               what submitit and SLURM write: scripts, logs
+      logs/ID.log         what a run without SLURM writes
+      final.json          how jobs ended, by the last word of accounting or of who cancelled them (`slurm.status`)
       table/              what `infogan sweep collect` made
 
 A run's id is the beginning of its config's digest: the same run has the same id in every sweep and on every day.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shards import atomic
 from shards.errors import UserError
-from slurm.runfolder import newest_checkpoint
 from slurm.spec import Evaluation, Shape, Spec, Values
 
 FORMAT = 1
@@ -52,7 +55,7 @@ class Sweep:
     runs: tuple[Run, ...]
     evaluate: Evaluation
     stop_if: tuple[str, ...] = ()
-    best: dict[str, str] | None = None
+    best: dict[str, str | None] | None = None
     launched_from: str = ""
 
     def run_folder(self, run: Run) -> Path:
@@ -81,6 +84,12 @@ def folder_of(spec: Spec, out: Path | None) -> Path:
     return out if out is not None else Path("sweeps") / spec.name
 
 
+def save(sweep: Sweep) -> None:
+    """Write down what a sweep's folder knows of it."""
+    plain = {key: value for key, value in asdict(sweep).items() if key != "folder"}
+    atomic.write_json(sweep.folder / "sweep.json", {"format": FORMAT, **plain})
+
+
 def read(folder: Path) -> Sweep:
     """A sweep by its folder; UserError where that holds none."""
     path = folder / "sweep.json"
@@ -97,12 +106,8 @@ def read(folder: Path) -> Sweep:
             **{**plain, "stop_if": tuple(plain["stop_if"])},
         )
     except FileNotFoundError:
-        raise UserError(f"sweep {folder}: not submitted yet: infogan sweep submit SPEC begins it") from None
+        raise UserError(
+            f"sweep {folder}: not submitted yet: infogan sweep submit SPEC begins it; or give the folder of --out"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); infogan sweep submit SPEC writes it anew") from None
-
-
-def is_evaluated(sweep: Sweep, run: Run) -> bool:
-    """Whether a run has a report, made after its newest checkpoint."""
-    report = sweep.run_folder(run) / "report" / "report.json"
-    return report.is_file() and report.stat().st_mtime >= newest_checkpoint(sweep.run_folder(run))[1]

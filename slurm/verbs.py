@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slurm.submissions import Turn
     from slurm.sweep import Run, Sweep
 
-REFRESH_S = 5.0
+EVERY_S = 30.0
 
 out_option = click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder.  [default: sweeps/NAME]")
 cluster_option = click.option(
@@ -144,19 +144,28 @@ def _cluster(name: str | None, spec: Path) -> "Cluster":
 
 def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> "list[Run]":
     """The runs that are missing or failed, and those asked for; says which stay as they are."""
-    from slurm.status import LIVE, SETTLED, STATES, statuses
+    from slurm import status
+    from slurm.states import LIVE, SETTLED, STATES
 
+    status.refuse_beside_local(sweep)
     named = {sweep.find(word).id for word in rerun if word not in STATES}
-    found = statuses(sweep)
+    found = status.certain(sweep, "nothing was sent")
     sending = [
-        s.id for s in found if s.state not in LIVE and (s.state not in SETTLED or s.id in named or s.state in rerun)
+        s.id
+        for s in found.runs
+        if s.state not in LIVE and (s.state not in SETTLED or s.id in named or s.state in rerun)
     ]
     for state in ("cancelled", "hopeless"):
-        left = [s.id for s in found if s.state == state and s.id not in sending]
+        left = [s.id for s in found.runs if s.state == state and s.id not in sending]
         if left:
             click.echo(
                 f"{len(left)} runs are {state} and stay so ({', '.join(left)}); --rerun {state} sends them again"
             )
+    if found.strangers:
+        click.echo(
+            f"{len(found.strangers)} runs are no part of the sweep any more and live on "
+            f"({', '.join(found.strangers)}): infogan sweep cancel {sweep.folder} {' '.join(found.strangers)} ends them"
+        )
     return [run for run in sweep.runs if run.id in sending]
 
 
@@ -171,38 +180,45 @@ def _open(path: Path) -> "Sweep":
 @sweep_group.command("status")
 @sweep_argument
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-@click.option("--watch", is_flag=True, help="Show it anew every few seconds, until all runs have ended.")
-def status_command(sweep: Path, as_json: bool, watch: bool) -> None:
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only runs in this state; may be given again.")
+@click.option("--watch", is_flag=True, help="Show it anew until all runs have ended.")
+@click.option("--wait", is_flag=True, help="Return when all runs have ended, with an error unless all went well.")
+@click.option(
+    "--every", type=click.FloatRange(min=1), default=EVERY_S, show_default=True, metavar="SECONDS",
+    help="How often --watch and --wait look.",
+)  # fmt: skip
+def status_command(sweep: Path, as_json: bool, states: tuple[str, ...], watch: bool, wait: bool, every: float) -> None:
     """State, progress, speed, last L_I, time left and log of every run."""
     from slurm import status, table
+    from slurm.states import LIVE, SETTLED, STATES
 
+    for state in states:
+        if state not in STATES:
+            raise click.BadParameter(f"{state!r}: there are {', '.join(STATES)}", param_hint="--state")
     opened = _open(sweep)
+
+    with table.screen() if watch else nullcontext() as screen:
+        while True:
+            found = status.look(opened)
+            if screen is not None:
+                screen.update(table.status_table(opened, found, states), refresh=True)
+            if not (watch or wait) or not any(run.state in LIVE for run in found.runs):
+                break
+            time.sleep(every)
     if as_json:
-        click.echo(json.dumps(status.as_json(opened, status.statuses(opened)), indent=1))
-        return
-    if watch:
-        _watch(lambda: table.status_table(opened, status.statuses(opened)), opened)
-        return
-    table.show(table.status_table(opened, status.statuses(opened)))
-
-
-def _watch(make: Callable[[], Any], sweep: "Sweep") -> None:
-    from rich.live import Live
-
-    from slurm.status import LIVE, statuses
-
-    with Live(make(), auto_refresh=False) as live:
-        while any(found.state in LIVE for found in statuses(sweep)):
-            time.sleep(REFRESH_S)
-            live.update(make(), refresh=True)
+        click.echo(json.dumps(status.as_json(opened, found), indent=1))
+    elif not watch:
+        table.show(table.status_table(opened, found, states))
+    if wait and any(run.state not in SETTLED for run in found.runs):
+        sys.exit(1)
 
 
 @sweep_group.command("why")
 @sweep_argument
 @click.argument("run")
-@click.option("--lines", type=click.IntRange(min=1), default=20, show_default=True, help="Of its log.")
+@click.option("--lines", type=click.IntRange(min=1), default=60, show_default=True, help="Of its log.")
 def why_command(sweep: Path, run: str, lines: int) -> None:
-    """Why RUN is in the state that it is in: one line, its attempts, and the end of its log."""
+    """Why RUN is in the state that it is in: one line, where its log is, its attempts, and the end of its log."""
     from slurm import table
 
     click.echo(table.why(_open(sweep), run, lines))
@@ -212,29 +228,40 @@ def why_command(sweep: Path, run: str, lines: int) -> None:
 @sweep_argument
 @click.argument("runs", nargs=-1)
 def cancel_command(sweep: Path, runs: tuple[str, ...]) -> None:
-    """End RUNS, or all, whether they wait or run; what they have learned stays."""
-    from slurm import scheduler
-    from slurm.status import LIVE, statuses
+    """End RUNS, or all, whether they wait or run, train or are evaluated; what they have learned stays.
+
+    All: those too that were sent for an earlier state of the sweep's file.
+    """
+    from shards.errors import UserError
+    from slurm import scheduler, status
+    from slurm.states import LIVE
 
     opened = _open(sweep)
-    wanted = {opened.find(name).id for name in runs} or {run.id for run in opened.runs}
-    alive = [s for s in statuses(opened) if s.id in wanted and s.state in LIVE]
-    ending = [s for s in alive if s.job is not None and not s.job.startswith("local")]
-    scheduler.cancel([str(s.job) for s in ending])
-    for s in alive:
-        if s not in ending:
-            click.echo(f"run {s.id} runs outside SLURM, on {s.host}: end it by Ctrl-C there")
-    click.echo(f"{len(ending)} runs cancelled{': ' if ending else ''}{', '.join(s.id for s in ending)}")
+    found = status.certain(opened, "nothing was cancelled")
+    wanted = {name if name in found.strangers else opened.find(name).id for name in runs}
+    ending = {job: run for job, run in found.living.items() if not wanted or run in wanted}
+    try:
+        scheduler.cancel(list(ending))
+    except scheduler.NoAnswer as error:
+        raise UserError(
+            f"SLURM may not have ended all of it ({error}): infogan sweep status tells what lives"
+        ) from None
+    if ending:
+        status.note_cancelled(opened.folder, list(ending))
+    ended = list(dict.fromkeys(ending.values()))
+    for s in found.runs:
+        if s.state in LIVE and s.id not in ended and (not wanted or s.id in wanted):
+            where = s.message or (f"on {s.host}" if s.host else "on this machine")
+            click.echo(f"run {s.id} is no job of SLURM's ({where}): Ctrl-C, where it was started, ends it")
+    click.echo(f"{len(ended)} runs cancelled{': ' if ended else ''}{', '.join(ended)}")
 
 
 @sweep_group.command("collect")
 @sweep_argument
 @click.option("--by", metavar="METRIC", help="Rank by this metric instead of the sweep file's `best`.")
-@click.option(
-    "--better", type=click.Choice(["higher", "lower"]), default="higher", show_default=True, help="With --by."
-)
+@click.option("--better", type=click.Choice(["higher", "lower"]), help="With --by, where its name does not tell.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the table.  [default: SWEEP/table]")
-def collect_command(sweep: Path, by: str | None, better: str, out: Path | None) -> None:
+def collect_command(sweep: Path, by: str | None, better: str | None, out: Path | None) -> None:
     """Every run's numbers, mean and spread over seeds, the best, curves side by side: CSV, Markdown and HTML."""
     from slurm import collect
 
@@ -248,24 +275,27 @@ def collect_command(sweep: Path, by: str | None, better: str, out: Path | None) 
 @cluster_option
 @out_option
 def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
-    """Evaluate the finished runs that have no report of their last checkpoint, as jobs of their own."""
-    from slurm import snapshot, submissions
+    """Evaluate, as jobs of their own, the trained runs without the report that SPEC asks for."""
+    from slurm import snapshot, status, submissions
     from slurm import spec as specs
     from slurm import sweep as sweeps
-    from slurm.status import statuses
+    from slurm.states import LIVE
 
     wanted = specs.load(spec)
-    sweep = replace(sweeps.read(sweeps.folder_of(wanted, out)), evaluate=wanted.evaluate)
-    done = {s.id for s in statuses(sweep) if s.state == "finished"}
-    runs = [run for run in sweep.runs if run.id in done and not sweeps.is_evaluated(sweep, run)]
-    runs = [replace(run, shape=replace(run.shape, nodes=1, processes=1)) for run in runs]
-    if not runs:
-        click.echo(f"sweep {sweep.name}: no finished run is without a report")
-        return
     where = _cluster(cluster or wanted.cluster, spec)
+    sweep = replace(sweeps.read(sweeps.folder_of(wanted, out)), evaluate=wanted.evaluate)
     with submissions.turn(sweep.folder) as turn:
-        code = dict.fromkeys((run.id for run in runs), snapshot.take(sweep.folder))
-        _deliver(sweep, runs, where, code, turn, train=False)
+        found = status.certain(sweep, "nothing was sent").runs
+        missing = {s.id for s in found if s.trained and not s.reported and s.state not in LIVE}
+        runs = [replace(run, shape=replace(run.shape, nodes=1, processes=1)) for run in sweep.runs if run.id in missing]
+        if runs:
+            sweeps.save(sweep)
+            code = dict.fromkeys((run.id for run in runs), snapshot.take(sweep.folder))
+            _deliver(sweep, runs, where, code, turn, train=False)
+            return
+    at_it = sum(s.state == "evaluating" for s in found)
+    being = f"; {at_it} are being evaluated" if at_it else ""
+    click.echo(f"sweep {sweep.name}: no finished run is without a report{being}")
 
 
 @click.command(

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 import infogan
 from shards.errors import UserError
-from slurm import scheduler, snapshot, status, submit
+from slurm import scheduler, snapshot, submit
 from slurm.cluster import Cluster, Preemption
 from slurm.order import Order, needs, order_for
 from slurm.snapshot import Snapshot
@@ -191,56 +190,6 @@ def test_a_snapshot_of_data_is_refused(checkout: Path, tmp_path: Path, monkeypat
     (checkout / "infogan" / "raw.bin").write_bytes(bytes(2**21))
     with pytest.raises(UserError, match=r"over 1 MB .*the largest: infogan/raw.bin.*gitignore"):
         snapshot.take(tmp_path / "sweep")
-
-
-@pytest.mark.parametrize(
-    ("final", "attempted", "state"),
-    [
-        ("CANCELLED by 0", True, "cancelled"),
-        ("CANCELLED", False, "cancelled"),
-        ("TIMEOUT", True, "timed out"),
-        ("NODE_FAIL", True, "killed"),
-        ("OUT_OF_MEMORY", True, "killed"),
-        ("FAILED", True, "killed"),
-        ("FAILED", False, "failed"),
-        ("COMPLETED", True, "stopped"),
-    ],
-)
-def test_the_word_of_accounting_is_translated(final: str, attempted: bool, state: str) -> None:
-    last = status.Attempt(0.0) if attempted else None
-    assert status._by_accounting(final, None, last)[0] == state
-
-
-@pytest.mark.parametrize(
-    ("outcome", "message", "earlier", "state"),
-    [
-        ("failed", "rank 1: the training process was ended by SIGKILL", False, "killed"),
-        ("killed", "rank 1: the training process was ended by SIGKILL", False, "killed"),
-        ("", "rank 1: the training process was ended by SIGKILL", True, "killed"),
-        ("failed", "rank 1: error: data: gone", True, "failed"),
-        ("finished", "rank 1: error: of an earlier time", True, "finished"),
-    ],
-)
-def test_the_rank_that_failed_first_is_named(
-    tmp_path: Path, outcome: str, message: str, earlier: bool, state: str
-) -> None:
-    """When one rank is killed the others fail too, a moment later or a moment earlier, by their own account."""
-    record = status.Record(tmp_path, some_runs(1)[0].id)
-    now = time.time()
-    record.fail_alone(1, "node1", "7_0", 0, message)
-    last = status.Attempt(now - 60, job="7_0", outcome=outcome, message="rank 0: connection closed")
-    last = replace(last, ended=now + (5 if earlier else -5)) if outcome else last
-    sweep = Sweep(tmp_path, "mine", tuple(some_runs(1)), Evaluation())
-    found = status._state(sweep, sweep.runs[0], None, record, [last], "7_0", None, None)
-    assert found[0] == state if state != "finished" else found[0] == "stopped"
-    assert (found[1] == message) is (state != "finished")
-
-
-def test_what_accounting_said_once_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "ended", lambda jobs: {"7_0": "CANCELLED by 0"} if "7_0" in jobs else {})
-    assert status._finals(tmp_path, ["7_0", "7_1"]) == {"7_0": "CANCELLED by 0"}
-    monkeypatch.setattr(scheduler, "ended", lambda jobs: {})
-    assert status._finals(tmp_path, ["7_0", "7_1"]) == {"7_0": "CANCELLED by 0"}
 
 
 def test_a_shape_may_have_cpus_and_time_of_its_own() -> None:
