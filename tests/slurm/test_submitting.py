@@ -20,6 +20,7 @@ from slurm import local, sending, snapshot, submissions
 from slurm.order import Order, share
 from slurm.snapshot import Snapshot
 from slurm.spec import Evaluation, Shape
+from slurm.status import Look
 from slurm.supervisor import with_caches
 from slurm.sweep import Run, Sweep
 from slurm.verbs import sweep_group
@@ -265,12 +266,13 @@ def test_a_run_that_is_named_and_not_sent_is_told(desk: Desk, monkeypatch: pytes
     desk()
     one, other = desk.orders
     desk.ends(other, "failed")
-    found = sending.status.statuses
+    found = sending.status.look
 
-    def living(sweep: Sweep) -> list[Any]:
-        return [replace(s, state="running") if s.id == one else s for s in found(sweep)]
+    def living(sweep: Sweep) -> Look:
+        seen = found(sweep)
+        return replace(seen, runs=tuple(replace(s, state="running") if s.id == one else s for s in seen.runs))
 
-    monkeypatch.setattr(sending.status, "statuses", living)
+    monkeypatch.setattr(sending.status, "look", living)
     assert f"run {one} is running, trains: it is not sent again" in desk("--rerun", one)
     assert list(desk.orders) == [other]
 
