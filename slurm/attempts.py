@@ -100,7 +100,8 @@ class Record:
             if event == "begin":
                 found.append(Attempt(began=when, **known))
                 continue
-            same = [n for n, one in enumerate(found) if (one.job, one.restart) == (line["job"], line["restart"])]
+            whose = line.get("job"), line.get("restart", 0)
+            same = [n for n, one in enumerate(found) if whose in ((one.job, one.restart), (None, 0))]
             if same:
                 found[same[-1]] = replace(found[same[-1]], ended=when, **known)
         return found

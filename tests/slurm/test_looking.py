@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -451,7 +452,7 @@ def test_waiting_for_a_sweep_looks_once_per_round_and_tells_scripts_how_it_went(
         rounds.append(seconds)
         slurm.says("squeue")
 
-    monkeypatch.setattr("slurm.verbs.time.sleep", pause)
+    monkeypatch.setattr("slurm.verbs.time", SimpleNamespace(sleep=pause))
     for words in (["--wait"], ["--watch", "--every", "7"]):
         slurm.says("squeue", "7_0|PENDING|Priority")
         infogan("status", made.folder, *words)
