@@ -205,25 +205,29 @@ class Engine:
             dist.destroy_process_group()
 
     def _check_world(self, config: RunConfig) -> None:
-        parts = self.world * config.accumulation
-        if config.batch // parts >= 2 and config.batch % parts == 0:
-            if self.world > 1 and not dist.is_initialized():
-                raise UserError(
-                    f"{self.world} processes were started but none can reach the others; use infogan train "
-                    "--processes N"
-                )
-            return
-        most = config.batch // config.accumulation // 2
-        fitting = [n for n in range(1, most + 1) if config.batch % (n * config.accumulation) == 0]
-        near = [b for b in (config.batch // parts * parts, (config.batch // parts + 1) * parts) if b >= 2 * parts]
-        rule = "must be a multiple of processes x accumulation"
-        if config.batch // parts < 2:
-            rule, near = "must have 2 images, which BatchNorm needs, for processes x accumulation", [2 * parts]
-        raise UserError(
-            f"batch: {config.batch}: {rule} = {self.world} x {config.accumulation}; the nearest "
-            f"{'are' if len(near) > 1 else 'is'} {' and '.join(map(str, near))}, or keep it with "
-            f"{_listed(fitting)} processes"
-        )
+        check_divides(config, self.world)
+        if self.world > 1 and not dist.is_initialized():
+            raise UserError(
+                f"{self.world} processes were started but none can reach the others; use infogan train --processes N"
+            )
+
+
+def check_divides(config: RunConfig, world: int) -> None:
+    """Refuse, with the nearest that fit, a global batch that `world` processes cannot divide among themselves."""
+    parts = world * config.accumulation
+    if config.batch // parts >= 2 and config.batch % parts == 0:
+        return
+    most = config.batch // config.accumulation // 2
+    fitting = [n for n in range(1, most + 1) if config.batch % (n * config.accumulation) == 0]
+    near = [b for b in (config.batch // parts * parts, (config.batch // parts + 1) * parts) if b >= 2 * parts]
+    rule = "must be a multiple of processes x accumulation"
+    if config.batch // parts < 2:
+        rule, near = "must have 2 images, which BatchNorm needs, for processes x accumulation", [2 * parts]
+    raise UserError(
+        f"batch: {config.batch}: {rule} = {world} x {config.accumulation}; the nearest "
+        f"{'are' if len(near) > 1 else 'is'} {' and '.join(map(str, near))}, or keep it with "
+        f"{_listed(fitting)} processes"
+    )
 
 
 def open_engine(config: RunConfig) -> Engine:

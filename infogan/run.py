@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import torch
 import yaml
 
 from infogan import checkpoint as checkpoints
-from infogan import plugins, settings
+from infogan import commit, plugins, settings
 from infogan.checkpoint import Checkpoint
 from infogan.config import RunConfig, digest, identity, to_plain
 from infogan.devices import cpu_name
@@ -29,9 +28,6 @@ from shards.versions import installed
 FOLDERS = ("checkpoints", "images", "tensorboard", "export", "report")
 ENTRIES = {*FOLDERS, "config.yaml", "environment.json", "metrics.jsonl", "nonfinite.json", ".lease"}
 """What a run's folder holds."""
-
-CODE_FILE = "CODE.json"
-"""At the top of a copy of the code, such as a sweep's jobs run: which commit it is of, and what differs."""
 
 PACKAGES = (
     "torch",
@@ -164,7 +160,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "precision": engine.config.precision,
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": commit.current(),
         "plugins": plugins.record(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
@@ -178,22 +174,3 @@ def starting_weights(source: str, run: Path) -> Checkpoint:
     if not (Path(folder) / "checkpoints").is_dir():
         raise UserError(f"--from {source}: {folder} holds no run with checkpoints")
     return checkpoints.find(Path(folder), which or "latest")
-
-
-def _commit() -> str | None:
-    """The commit of the code that runs, with a + where the tree has changes; None outside a checkout."""
-    here = Path(__file__).parent
-    if (here.parent / CODE_FILE).is_file():
-        about = json.loads((here.parent / CODE_FILE).read_bytes())
-        changed = about["diff"] or about["untracked"]
-        return f"{about['commit']}{'+' if changed else ''}" if about["commit"] else f"snapshot {about['digest']}"
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if changes else "")

@@ -6,13 +6,11 @@ checking is done here, against the class that the component's `name` or `kind` p
 """
 
 import os
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -24,9 +22,8 @@ from infogan.config import RunConfig, Stop, flatten
 from infogan.networks import NETWORKS, Network
 from infogan.objectives import OBJECTIVES, Objective
 from infogan.registry import Registry, UnknownComponent
+from infogan.sections import BUILDERS, Plain, build, checked, expect, presets_folder, read_yaml, section
 from shards.errors import UserError
-
-Plain = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,52 +73,9 @@ def find_preset(name: str) -> Path:
     raise UserError(f"config {name!r}: no such file and no such preset; presets: {', '.join(names)}")
 
 
-def presets_folder() -> Path:
-    """Where our presets lie: in the installed package, or at the top of the source tree that this file belongs to."""
-    installed = Path(__file__).parent / "configs"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
-
-
 def presets(folder: Path) -> list[Path]:
     """The files in `folder` that describe runs: those with codes of their own or built on one that has."""
     return [path for path in sorted(folder.rglob("*.yaml")) if {"codes", "extends"} & set(read_yaml(path))]
-
-
-def build(kind: Any, value: Any, path: str) -> Any:
-    """Make a value of type `kind` from plain data; a UserError names the path, the value, the rule and the remedy."""
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in get_args(kind):
-            return None
-        if kind == Code:
-            return _component(KINDS, "kind", value, path)
-        kinds = [option for option in get_args(kind) if option is not type(None)]
-        return build(kinds[0], value, path)
-    if origin is dict:
-        _expect(isinstance(value, Mapping), path, value, "must be a mapping from names to settings")
-        return {str(key): build(get_args(kind)[1], item, _join(path, key)) for key, item in value.items()}
-    if origin is tuple and get_args(kind)[1:] == (Ellipsis,):
-        _expect(isinstance(value, list | tuple), path, value, "must be a list")
-        return tuple(build(get_args(kind)[0], item, path) for item in value)
-    if origin is tuple:
-        length = len(get_args(kind))
-        _expect(
-            isinstance(value, list | tuple) and len(value) == length,
-            path,
-            value,
-            f"must be a list of {length}",
-        )
-        return tuple(build(item_kind, item, path) for item_kind, item in zip(get_args(kind), value, strict=True))
-    if kind is Network or kind is Objective:
-        return _registered(NETWORKS if kind is Network else OBJECTIVES, value, path)
-    if kind is Stop:
-        return _checked(lambda: Stop.parse(value), f"{path}: ")
-    if is_dataclass(kind):
-        return _section(kind, value, path)  # type: ignore[arg-type]
-    if origin is Literal:
-        _expect(value in get_args(kind), path, value, f"must be one of {', '.join(get_args(kind))}")
-        return value
-    return _scalar(kind, value, path)
 
 
 def _registered(registry: Registry[Any], value: Any, path: str) -> Any:
@@ -138,7 +92,7 @@ def _registered(registry: Registry[Any], value: Any, path: str) -> Any:
 
 
 def _component(options: Mapping[str, type], selector: str, value: Any, path: str) -> Any:
-    _expect(
+    expect(
         isinstance(value, Mapping) and selector in value,
         path,
         value,
@@ -147,60 +101,13 @@ def _component(options: Mapping[str, type], selector: str, value: Any, path: str
     chosen = value[selector]
     if not isinstance(chosen, str) or chosen not in options:
         raise UserError(f"{path}.{selector}: {chosen!r}: must be one of {', '.join(sorted(options))}")
-    return _section(options[chosen], {key: item for key, item in value.items() if key != selector}, path)
+    return section(options[chosen], {key: item for key, item in value.items() if key != selector}, path)
 
 
-def _section(kind: type, value: Any, path: str) -> Any:
-    _expect(isinstance(value, Mapping), path, value, "must be a mapping")
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
-    for key in value:
-        if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-            raise UserError(f"{_join(path, key)}: unknown setting; {hint}")
-    for name, f in known.items():
-        if f.default is MISSING and f.default_factory is MISSING and name not in value:
-            raise UserError(
-                f"{_join(path, name)}: missing; it has no default, set it in the config or as {_join(path, name)}=..."
-            )
-    made = {key: build(hints[key], item, _join(path, key)) for key, item in value.items()}
-    return _checked(lambda: kind(**made), f"{path}." if path else "")
-
-
-def _scalar(kind: type, value: Any, path: str) -> Any:
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise UserError(f"{path}: a number of {len(str(abs(value)))} digits: must be below 2**63")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
-    _expect(type(value) is kind, path, value, f"must be {names[kind]}")
-    return value
-
-
-def _checked(make: Callable[[], Any], prefix: str) -> Any:
-    try:
-        return make()
-    except ValueError as error:
-        raise UserError(f"{prefix}{error}") from None
-
-
-def _expect(holds: bool, path: str, value: Any, rule: str) -> None:
-    if not holds:
-        raise UserError(f"{path or 'config'}: {value!r}: {rule}")
-
-
-def read_yaml(path: Path) -> Plain:
-    """A YAML file of ours, a mapping, with numbers such as 1e-4 read as numbers."""
-    try:
-        plain = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError) as error:
-        raise UserError(f"config {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(plain, dict):
-        raise UserError(f"config {path}: must be a mapping of settings")
-    return typing.cast(Plain, plain)
+BUILDERS[Code] = lambda value, path: _component(KINDS, "kind", value, path)
+BUILDERS[Network] = lambda value, path: _registered(NETWORKS, value, path)
+BUILDERS[Objective] = lambda value, path: _registered(OBJECTIVES, value, path)
+BUILDERS[Stop] = lambda value, path: checked(lambda: Stop.parse(value), f"{path}: ")
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Plain]]:
@@ -246,7 +153,3 @@ def _has(plain: Plain, path: str) -> bool:
             return False
         node = node[key]
     return True
-
-
-def _join(path: str, key: Any) -> str:
-    return f"{path}.{key}" if path else str(key)

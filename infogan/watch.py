@@ -23,12 +23,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 import torch.distributed as dist
 
+from infogan.lease import process_table
 from shards.errors import UserError
 
 EXIT_PART_FAILED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -259,13 +259,8 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 def _who() -> Who:
     """This process, in a way in which another on its machine finds it and no other."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        machine = platform.node()
     return {
-        "pid": os.getpid(), "born": psutil.Process().create_time(), "host": platform.node(), "machine": machine
+        "pid": os.getpid(), "born": psutil.Process().create_time(), "host": platform.node(), "machine": process_table()
     }  # fmt: skip
 
 

@@ -1,19 +1,23 @@
 """What each job of a run did: one line when it began and one when it ended, in the sweep's `attempts/ID.jsonl`.
 
-The process of rank 0 writes them. An attempt that was killed has no second line. A rank that fails alone says so in
-`attempts/ID.rank<n>.json`, since two machines cannot append to one file safely.
+The process of rank 0 writes them, each with the job, its kind (`train` or `evaluate`) and how often it was restarted.
+An attempt that was killed has no second line. A rank that fails alone says so in `attempts/ID.rank<n>.json`, since two
+machines cannot append to one file safely.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infogan import lease
 from shards import atomic
-from slurm.order import Order
+
+if TYPE_CHECKING:
+    from slurm.order import Order
 
 Line = dict[str, Any]
 
@@ -27,6 +31,7 @@ class Attempt:
     """
 
     began: float
+    kind: str = "train"
     job: str = ""
     restart: int = 0
     images: int = 0
@@ -52,13 +57,14 @@ class Record:
     def __init__(self, sweep: Path, run_id: str) -> None:
         self.path = sweep / "attempts" / f"{run_id}.jsonl"
 
-    def begin(self, order: Order, job: str, restart: int, log: Path) -> None:
+    def begin(self, order: "Order", job: str, restart: int, log: Path) -> None:
         """Note that a job begins with a run, and how that stands."""
         images, checkpoint_time = order.progress()
         heart = lease.read(Path(order.run))
         self._append(
             {
-                "event": "begin", "time": time.time(), "job": job, "restart": restart, "images": images,
+                "event": "begin", "time": time.time(), "kind": "train" if order.train else "evaluate", "job": job,
+                "restart": restart, "images": images,
                 "checkpoint_time": checkpoint_time,
                 "last_sign": float(heart.facts["time"]) if heart is not None else 0.0,
                 "cpus": order.world * max(order.cpus, 1), "gpus": order.world * order.gpus, "code": order.code,
@@ -66,8 +72,9 @@ class Record:
             }
         )  # fmt: skip
 
-    def end(self, **facts: Any) -> None:
-        self._append({"event": "end", "time": time.time(), **facts})
+    def end(self, job: str, restart: int, **facts: Any) -> None:
+        """Note how a job ended."""
+        self._append({"event": "end", "time": time.time(), "job": job, "restart": restart, **facts})
 
     def fail_alone(self, rank: int, host: str, job: str, restart: int, message: str) -> None:
         """Say why a rank other than 0 ended."""
@@ -92,14 +99,18 @@ class Record:
             known = {key: line[key] for key in line.keys() & _FIELDS}  # a job may run older or newer code than this
             if event == "begin":
                 found.append(Attempt(began=when, **known))
-            elif found:
-                found[-1] = replace(found[-1], ended=when, **known)
+                continue
+            whose = line.get("job"), line.get("restart", 0)
+            same = [n for n, one in enumerate(found) if whose in ((one.job, one.restart), (None, 0))]
+            if same:
+                found[same[-1]] = replace(found[same[-1]], ended=when, **known)
         return found
 
     def _append(self, line: Line) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.explained(self.path), self.path.open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
+        with atomic.explained(self.path), self.path.open("ab+") as file:
+            begun = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            file.write(b"\n" * begun + json.dumps(line).encode() + b"\n")  # a kill may have torn the line before
 
     def _lines(self) -> Iterator[Line]:
         """Whole lines; one that a kill tore is left out."""

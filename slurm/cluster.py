@@ -2,16 +2,23 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from infogan import settings
+from infogan import sections
 from infogan.checks import at_least
 from shards.errors import UserError
 
-OURS = ("array", "chdir", "cpus-per-task", "error", "gpus-per-node", "nodes", "ntasks-per-node", "output", "signal")
-"""What `sbatch:` may not say, since the sweep decides it; the rest passes through."""
+OURS = {
+    "account": "account", "array": "parallel and array_size", "chdir": "", "constraint": "constraint",
+    "cpus-per-task": "cpus_per_process", "dependency": "", "error": "", "gpus-per-node": "gpus_per_process",
+    "job-name": "name in the sweep file", "mem": "memory_per_process", "no-requeue": "preemption.requeue",
+    "nodes": "shape.nodes in the sweep file", "ntasks-per-node": "shape.processes in the sweep file", "output": "",
+    "open-mode": "", "partition": "partition", "qos": "qos", "requeue": "preemption.requeue",
+    "signal": "preemption.signal and preemption.notice_s", "time": "time",
+}  # fmt: skip
+"""What `sbatch:` may not say, and the key that says it, where there is one; the rest passes through."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,13 @@ class Preemption:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where runs go. `kind: local` is this machine, which reads `parallel` and `environment` only.
+    """Where runs go. `kind: local` is this machine, which reads `parallel`, `environment`, `offline` and `scratch`.
 
     `time` is SLURM's (`90` minutes, `4:00:00`, `2-00:00:00`); CPUs, GPUs and memory are per process. `parallel`: how
-    many runs at once; `array_size`: the most runs in one job array, by default what SLURM allows. `sbatch`: any other
-    option of sbatch, without its dashes. `scratch`: a folder of the node's own disk for compile caches.
+    many runs of one submission at once, those of an earlier one not counted; `array_size`: the most runs in one job
+    array, by default what SLURM allows. `environment`: variables in its values are replaced in the job, as
+    `$TMPDIR/cache`. `sbatch`: any other option of sbatch, without its dashes; true for one without a value. `scratch`:
+    a folder of the node's own disk for compile caches.
     """
 
     name: str = ""
@@ -74,8 +83,13 @@ class Cluster:
         if self.memory_per_process is not None:
             megabytes(self.memory_per_process)
         for key in self.sbatch:
-            if key.replace("_", "-") in OURS:
-                raise ValueError(f"sbatch.{key}: is set by the sweep itself; see the other keys of a cluster file")
+            if (option := key.replace("_", "-")) in OURS:
+                instead = f": use {OURS[option]}" if OURS[option] else ""
+                raise ValueError(f"sbatch.{key}: is set by the sweep itself{instead}")
+
+    def but(self, **given: Any) -> "Cluster":
+        """The same cluster with what is given, and is not None, in place of its own."""
+        return replace(self, **{key: value for key, value in given.items() if value is not None})
 
 
 def minutes(time: str) -> int:
@@ -109,11 +123,13 @@ def load(name: str) -> Cluster:
     Raises UserError naming file, key, rule and remedy.
     """
     path = _find(name)
-    plain: dict[str, Any] = settings.read_yaml(path)
-    if isinstance(plain.get("sbatch"), Mapping):  # `exclusive: true` is an option without a value
-        plain["sbatch"] = {key: "" if value is True else value for key, value in plain["sbatch"].items()}
+    plain: dict[str, Any] = sections.read_yaml(path)
+    if isinstance(plain.get("sbatch"), Mapping):  # `exclusive: true` is an option without a value, false is none
+        plain["sbatch"] = {
+            key: "" if value is True else value for key, value in plain["sbatch"].items() if value is not False
+        }
     try:
-        found: Cluster = settings.build(Cluster, {"name": path.stem, **plain}, "")
+        found: Cluster = sections.build(Cluster, {"name": path.stem, **plain}, "")
     except UserError as error:
         raise UserError(f"cluster {path}: {error}") from None
     return found
@@ -122,7 +138,7 @@ def load(name: str) -> Cluster:
 def _find(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
-    folder = settings.presets_folder() / "clusters"
+    folder = sections.presets_folder() / "clusters"
     inside = folder / f"{name.removeprefix('configs/').removeprefix('clusters/').removesuffix('.yaml')}.yaml"
     if inside.is_file():
         return inside

@@ -2,28 +2,36 @@
 
 Numbers of a run's report bear their own names; those of the last row of its log stand behind `log/`. Runs that differ
 in their seed only are a group. Hours are those of all attempts, times GPUs, or CPUs where there are none; wasted are
-those after the last checkpoint of an attempt that did not end by reaching the run's stop.
+those after the last checkpoint of an attempt that did not end by reaching the run's stop. Reports whose numbers do not
+mean the same, by their data or by their extractor, have no common mean.
 """
 
 import csv
 import io
-import json
+import re
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from infogan import lease
+from infogan.evaluation.metrics import comparable
 from shards import atomic
 from shards.errors import UserError
 from slurm.attempts import Attempt, Record
-from slurm.runfolder import last_row, newest_checkpoint, rows
-from slurm.status import Status, newest, statuses
-from slurm.sweep import Run, Sweep, described, is_evaluated
+from slurm.runfolder import damage, last_row, newest_checkpoint, report_of, rows
+from slurm.states import BAD, SETTLED
+from slurm.status import Status, look
+from slurm.submissions import newest
+from slurm.sweep import Run, Sweep, described
 
 LOG = "log/"
+LOWER = ("frechet", "fid", "kernel", "kid", "loss")
+HIGHER = ("accuracy", "nmi", "ari", "ami", "mi", "spearman", "is", "score")
+"""Which end of a metric is the good one, by how its name begins."""
 SHOWN = 6  # columns of numbers in the tables for people; the CSV has all
 
 
@@ -47,7 +55,8 @@ class Collected:
     metrics: dict[str, float]
     hours: Hours
     code: str
-    attempts: int
+    attempts: tuple[Attempt, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Group:
 
 @dataclass
 class Table:
-    """A whole sweep, its groups in the order of `metric`, the best one first."""
+    """A whole sweep, its groups in the order of `metric`, the best one first; no run may have the `wanted` one yet."""
 
     sweep: Sweep
     metric: str
@@ -81,6 +90,7 @@ class Table:
     groups: list[Group]
     device: str
     curves: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+    wanted: str = ""
 
     @property
     def runs(self) -> list[Collected]:
@@ -105,18 +115,17 @@ class Table:
         return [name for name in dict.fromkeys([self.metric, *told]) if name][:SHOWN]
 
 
-def gather(sweep: Sweep, best: Mapping[str, str] | None) -> Table:
-    """Read all runs of a sweep.
+def gather(sweep: Sweep, best: Mapping[str, str | None] | None) -> Table:
+    """Read all runs of a sweep. `best`: a `metric`, and which end of it is `better` where its name does not tell.
 
-    Raises UserError where `best` names a metric that no run has.
+    Raises UserError where no run has that metric although all have ended, or where nothing says what is better.
     """
     sent = newest(sweep.folder)
-    collected = []
-    for run, status in zip(sweep.runs, statuses(sweep), strict=True):
-        attempts = Record(sweep.folder, run.id).attempts()
-        hours = sum((hours_of(*pair) for pair in _with_ends(sweep, run, attempts)), Hours())
-        code = sent.code.get(run.id, "")
-        collected.append(Collected(run, status, metrics_of(sweep, run), hours, code, len(attempts)))
+    alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    collected = [
+        _collected(sweep, run, status, sent.code.get(run.id, ""), alike[run.group])
+        for run, status in zip(sweep.runs, look(sweep).runs, strict=True)
+    ]
     metric, better = _ranking(collected, best)
     groups = [
         _group(name, [c for c in collected if c.run.group == name])
@@ -125,22 +134,37 @@ def gather(sweep: Sweep, best: Mapping[str, str] | None) -> Table:
     ranked = [group for group in groups if metric in group.metrics]
     ranked.sort(key=lambda group: group.metrics[metric].mean, reverse=better == "higher")
     groups = ranked + [group for group in groups if metric not in group.metrics]
-    gpus = any(attempt.gpus for run in sweep.runs for attempt in Record(sweep.folder, run.id).attempts())
-    return Table(sweep, metric, better, groups, "GPU" if gpus else "CPU", _curves(sweep, groups))
+    gpus = any(attempt.gpus for run in collected for attempt in run.attempts)
+    wanted = str(best["metric"]) if best is not None else ""
+    return Table(sweep, metric, better, groups, "GPU" if gpus else "CPU", _curves(sweep, groups), wanted)
 
 
-def metrics_of(sweep: Sweep, run: Run) -> dict[str, float]:
-    """The numbers of a run's report, if it is one of its newest checkpoint, and of the last rows of its log."""
+def _collected(sweep: Sweep, run: Run, status: Status, code: str, alike: list[dict[str, Any]]) -> Collected:
+    """One run; `alike`: the reports of its group so far. One that cannot be compared with these is left out."""
     folder = sweep.run_folder(run)
-    found: dict[str, float] = {}
-    if is_evaluated(sweep, run):
-        report = json.loads((folder / "report" / "report.json").read_bytes())
-        found |= {metric["name"]: float(metric["value"]) for metric in report["metrics"]}
+    attempts = Record(sweep.folder, run.id).attempts()
+    hours = sum((hours_of(*pair) for pair in _with_ends(sweep, run, attempts)), Hours())
+    found = [f"{what}: it counts as absent" for what in damage(folder)]
+    report = report_of(folder, sweep.evaluate)
+    metrics: dict[str, float] = {}
+    if report is not None:
+        try:
+            comparable([*alike, report])
+            alike.append(report)
+            metrics = {metric["name"]: float(metric["value"]) for metric in report["metrics"]}
+        except UserError as error:
+            found.append(f"its report is left out: {error}")
+    return Collected(run, status, metrics | logged(folder), hours, code, tuple(attempts), tuple(found))
+
+
+def logged(folder: Path) -> dict[str, float]:
+    """The numbers of the last rows of a run's log."""
     last = {**_validation(folder), **last_row(folder, "loss/critic")}
-    for name, value in last.items():
-        if isinstance(value, float) and not name.startswith("time/") and name != "kimg":
-            found[f"{LOG}{name}"] = value
-    return found
+    return {
+        f"{LOG}{name}": value
+        for name, value in last.items()
+        if isinstance(value, float) and not name.startswith("time/") and name != "kimg"
+    }
 
 
 def _validation(folder: Path) -> dict[str, Any]:
@@ -148,21 +172,31 @@ def _validation(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in scored[-1].items() if name.startswith("validation/")} if scored else {}
 
 
-def _ranking(collected: Sequence[Collected], best: Mapping[str, str] | None) -> tuple[str, str]:
-    """The metric that ranks and its better side: as told, else accuracy, else the first code's L_I."""
+def _ranking(collected: Sequence[Collected], best: Mapping[str, str | None] | None) -> tuple[str, str]:
+    """The metric that ranks and its better side: as told, else accuracy, else the first code's L_I. Empty where no run
+    has it yet."""
     names = list(dict.fromkeys(name for run in collected for name in run.metrics))
     if best is not None:
-        for name in (best["metric"], f"{LOG}{best['metric']}"):
-            if name in names:
-                return name, best["better"]
-        if not names:
-            return best["metric"], best["better"]
-        raise UserError(f"metric {best['metric']!r}: no run has it; there are {', '.join(names)}")
+        metric = str(best["metric"])
+        found = next((name for name in (metric, f"{LOG}{metric}") if name in names), "")
+        ended = all(run.status.state in (*SETTLED, *BAD) for run in collected)
+        if not found and ended:
+            raise UserError(f"metric {metric!r}: no run has it; there are {', '.join(names) or 'none'}")
+        return found, best.get("better") or better_of(metric)
     for stem in ("accuracy_", f"{LOG}validation/accuracy/", "mi/", f"{LOG}mi/"):
         for name in names:
             if name.startswith(stem):
                 return name, "higher"
     return "", "higher"
+
+
+def better_of(metric: str) -> str:
+    """`higher` or `lower`, by a metric's name; UserError where that does not tell."""
+    stem = re.match(r"[a-z]*", metric.removeprefix(LOG).removeprefix("validation/"))
+    for better, stems in (("lower", LOWER), ("higher", HIGHER)):
+        if stem is not None and stem[0] in stems:
+            return better
+    raise UserError(f"metric {metric!r}: its name does not say which end is better: say --better higher or lower")
 
 
 def _group(name: str, runs: list[Collected]) -> Group:
@@ -241,7 +275,7 @@ def as_csv(table: Table) -> str:
         numbers = [c.metrics.get(name, "") for name in metrics]
         spent = [f"{c.hours.spent:.6f}", f"{c.hours.wasted:.6f}"]
         writer.writerow(
-            [c.run.id, *values, c.status.state, c.status.images / 1000, c.attempts, c.code, *spent, *numbers]
+            [c.run.id, *values, c.status.state, c.status.images / 1000, len(c.attempts), c.code, *spent, *numbers]
         )
     return buffer.getvalue()
 
@@ -278,5 +312,8 @@ def notes(table: Table) -> list[str]:
     unfinished = [run for run in table.runs if run.status.state != "finished"]
     if unfinished:
         found.append("Not finished: " + ", ".join(f"{run.run.id} ({run.status.state})" for run in unfinished) + ".")
+    found += [f"Run {run.run.id}: {note}." for run in table.runs for note in run.notes]
+    if table.wanted and not table.metric:
+        found.append(f"No run has {table.wanted} yet: there is no rank.")
     found.append(f"Made {time.strftime('%Y-%m-%d %H:%M')}.")
     return found

@@ -6,11 +6,12 @@ queue, left to SLURM, or ended with a reason.
 
 import os
 import platform
-import random
+import re
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,14 +19,18 @@ from typing import NoReturn
 from submitit.core.job_environment import JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
+from slurm import scheduler
 from slurm.attempts import Record
 from slurm.order import Order
-from slurm.supervisor import Ending, Signals, as_words, describe_affinity, local_caches, supervise
+from slurm.supervisor import Ending, Signals, as_words, describe_affinity, supervise, with_caches
 
 PORTS = (20000, 32000)  # below those that Linux gives to outgoing connections
 WAIT_S = 300.0  # for SLURM to take a job away that it is going to take away
 NO_PROGRESS = 3  # attempts in a row that may end without a new checkpoint
-ENDED_S = 30.0  # a job that is ended by its time limit has run so long but for what its start took
+RETRY_S = 10.0  # from one refusal to requeue to the next attempt
+GONE_S = 5.0  # for a supervisor that lives to tell what became of its trainer, after which its node counts as gone
+LOOK_S = 0.2
+ENDED_S = 30.0  # a job that is ended by its time limit has run so long, or longer
 EARLY_S = 90.0  # SLURM looks at time limits every half minute or so and may send its signal a minute early
 
 
@@ -53,11 +58,19 @@ class Task:
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.log = Path(self.place.paths.stdout)
         self.record = Record(Path(order.sweep), order.run_id)
+        self.decides = self.rank == 0
         self.began = time.time()
         self.images, _ = order.progress()
 
     def run(self) -> None:
         """Train, then evaluate where that was asked for; a task that returns has done its part."""
+        try:
+            self._run()
+        except Exception as error:  # of ours, or of a disk that is full or gone: it is told like any other end
+            traceback.print_exc()
+            self._fail(Ending("failed", " ".join(f"{type(error).__name__}: {error}".split())))
+
+    def _run(self) -> None:
         order = self.order
         say(f"run {order.run_id}: rank {self.rank} of {order.world} on {platform.node()}, job {self.job}")
         if self.rank == 0:
@@ -72,6 +85,8 @@ class Task:
             self._end("finished")
         elif ending.outcome == "hopeless":
             self._end("hopeless", ending.message)
+        elif ending.bereft and order.nodes > 1:
+            self._bereft(ending)
         elif ending.outcome != "stopped":
             self._fail(ending)
         elif self.rank == 0:
@@ -80,8 +95,8 @@ class Task:
 
     def _command(self, words: list[str], more: dict[str, str], training: bool) -> Ending:
         say(as_words(words))
-        environment = {**os.environ, **local_caches(self.order.scratch), **more}
-        environment["OMP_NUM_THREADS"] = str(self.order.cpus)
+        threads = {"OMP_NUM_THREADS": str(self.order.cpus)}
+        environment = with_caches({**os.environ, **threads, **more}, self.order.scratch)
         return supervise(self.order, words, self.signals, environment, self.log, watches=training and self.rank == 0)
 
     def _distributed(self) -> dict[str, str]:
@@ -92,8 +107,8 @@ class Task:
             self._fail(
                 Ending("failed", f"{self.order.world} tasks were asked for and SLURM started {self.place.num_tasks}")
             )
-        # of its own for each start of each job: one that was just given back may still be closing
-        port = random.Random(f"{self.job}/{self.restart}").randint(*PORTS)
+        # unlike those of the jobs beside it, and of its own last start: one just given back may still be closing
+        port = PORTS[0] + (int(os.environ["SLURM_JOB_ID"]) + 7 * self.restart) % (PORTS[1] - PORTS[0])
         os.environ["MASTER_PORT"] = str(port)
         found = TorchDistributedEnvironment()
         devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
@@ -108,9 +123,10 @@ class Task:
 
     def _end(self, outcome: str, message: str = "", *, requeued: bool = False) -> None:
         say(f"run {self.order.run_id}: {outcome}{': ' if message else ''}{message}")
-        if self.rank == 0:
+        if self.decides:
             images, _ = self.order.progress()
-            self.record.end(outcome=outcome, message=message, requeued=requeued, images_after=images)
+            facts = {"outcome": outcome, "message": message, "requeued": requeued, "images_after": images}
+            self.record.end(self.job, self.restart, **facts)
 
     def _fail(self, ending: Ending) -> NoReturn:
         """Leave with a reason. srun ends the other tasks then, so a rank other than 0 says it in a file of its own."""
@@ -124,33 +140,74 @@ class Task:
 
     def _stopped(self, ending: Ending) -> None:
         """Rank 0, after all ranks have saved: go on later, or say why not."""
-        order = self.order
         # srun ends all tasks when one has failed: that is nobody's wish to have the machines back
         alone = self.record.failed_alone(self.job, self.restart)
         if alone is not None:
             self._fail(Ending("killed", alone["message"]))
-        cause, taken_back = self._cause(job_facts(self.job))
+        self._go_on(*self._cause(job_facts(self.job)), ending.message)
+
+    def _bereft(self, ending: Ending) -> NoReturn:
+        """Another process of the run is gone. Its supervisor tells why, and ends the job, unless its node is gone too:
+        then the first node that is left puts the run back, rank 0's if that is among them."""
+        until = time.monotonic() + GONE_S * (1 + self.place.node)
+        while time.monotonic() < until:
+            if (alone := self.record.failed_alone(self.job, self.restart)) is not None:
+                if self.rank == 0:
+                    self._end("killed", alone["message"])
+                sys.exit(1)
+            time.sleep(LOOK_S)
+        last = self.record.attempts()[-1]
+        undecided = last.ended is None or (last.job, last.restart) != (self.job, self.restart)
+        self.decides = self.rank == 0 or (self.place.local_rank == 0 and undecided)
+        if self.decides:
+            cause, taken_back = self._cause(job_facts(self.job))
+            self._go_on("cancelled" if cause == "cancelled" else "node failure", taken_back, ending.message)
+        else:
+            time.sleep(WAIT_S)  # until SLURM ends the job: left early with a failure, it would not be put back
+        sys.exit(1)
+
+    def _go_on(self, cause: str, taken_back: bool, message: str) -> None:
+        order = self.order
         if cause == "cancelled":
             return self._end(cause)
+        last = "killed" if cause == "node failure" else cause
         if order.requeue == "none":
-            return self._end(cause, f"{ending.message} infogan sweep submit goes on with it".strip())
+            return self._end(last, f"{message} infogan sweep submit goes on with it".strip())
         obstacle = self._obstacle(cause)
         if obstacle:
-            return self._end(cause, obstacle)
+            return self._end(last, f"{obstacle}{f'; {message}' if last == 'killed' else ''}")
         by_slurm = taken_back or order.requeue == "slurm" or shutil.which("scontrol") is None
         if by_slurm and cause == "timed out":
             why = (
                 "SLURM requeues nothing after a time limit" if order.requeue == "slurm" else "no scontrol on this node"
             )
             return self._end(cause, f"{why}: infogan sweep submit goes on with it")
-        self._end(cause, ending.message or ("left to SLURM to requeue" if by_slurm else ""), requeued=True)
-        if not by_slurm:
-            try:
-                self.place._requeue(order.timeouts - self._timeouts())
-            except (OSError, subprocess.SubprocessError) as error:  # SLURM may have taken it back itself just now
-                say(f"scontrol requeue {self.job}: {error}")
-        time.sleep(WAIT_S)
-        say(f"run {order.run_id}: SLURM has not taken the job back in {WAIT_S:g} s; leaving")
+        self._end(cause, message or ("left to SLURM to requeue" if by_slurm else ""), requeued=True)
+        if refused := ("" if by_slurm else self._requeue()) or self._stays():
+            self._end(last, f"{refused}: infogan sweep submit goes on with it")
+
+    def _requeue(self) -> str:
+        """Have SLURM put the job back; why it did not, in all the time that was left."""
+        until = time.time() + max(self.order.notice_s - (time.time() - (self.signals.since or time.time())), 0)
+        while refused := scheduler.requeue(self.job):
+            say(refused)
+            if int(job_facts(self.job).get("Restarts", self.restart)) > self.restart:  # SLURM itself has, just now
+                return ""
+            if time.time() + RETRY_S > until:
+                return refused
+            time.sleep(RETRY_S)
+        return ""
+
+    def _stays(self) -> str:
+        """Wait for SLURM to end this job, in order to put it back; what there is to say where it does not."""
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            if job_facts(self.job).get("JobState", "RUNNING") != "RUNNING":
+                return ""
+            heard, again = self.signals.count, time.monotonic() + RETRY_S
+            while self.signals.count == heard and time.monotonic() < again:
+                time.sleep(LOOK_S)
+        return f"SLURM has not taken the job back in {WAIT_S:g} s"
 
     def _cause(self, facts: dict[str, str]) -> tuple[str, bool]:
         """`preempted`, `timed out` or `cancelled`, and whether SLURM has taken the job back by itself already.
@@ -158,7 +215,9 @@ class Task:
         By SLURM's word where it gives one, else by how near the limit is. A job that is being ended is COMPLETING,
         whether its user cancelled it or its time is over.
         """
-        state, limit, ran = facts.get("JobState", "RUNNING"), self.order.time_s, time.time() - self.began
+        state = facts.get("JobState", "RUNNING")
+        limit = seconds(facts.get("TimeLimit", "")) or self.order.time_s
+        ran = seconds(facts.get("RunTime", "")) or time.time() - self.began  # modules may take long to load
         if int(facts.get("Restarts", self.restart)) > self.restart:
             return "preempted", True
         if facts.get("PreemptTime", "None") not in ("None", "N/A", "Unknown") or state == "PREEMPTED":
@@ -185,12 +244,17 @@ class Task:
         idle = [
             attempt for attempt in self.record.attempts()[-NO_PROGRESS:-1] if attempt.images == attempt.images_after
         ]
-        if cause == "timed out" and images == self.images and len(idle) == NO_PROGRESS - 1:
+        if cause == "preempted" or images != self.images or len(idle) < NO_PROGRESS - 1:
+            return ""
+        if cause == "node failure":
             return (
-                f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without a "
-                "new checkpoint: raise time, then infogan sweep submit"
+                f"{NO_PROGRESS} attempts in a row ended without a new checkpoint, this one by a node's failure: "
+                "infogan sweep submit tries again"
             )
-        return ""
+        return (
+            f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without a "
+            "new checkpoint: raise time, then infogan sweep submit"
+        )
 
 
 def job_facts(job: str) -> dict[str, str]:
@@ -201,6 +265,15 @@ def job_facts(job: str) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {key: value for key, equals, value in (word.partition("=") for word in said.split()) if equals}
+
+
+def seconds(duration: str) -> int | None:
+    """`1-02:03:04` or `02:03:04`, as SLURM tells durations, in seconds; None where it tells none."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", duration)
+    if match is None:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return 86400 * days + 3600 * hours + 60 * minutes + rest
 
 
 def say(line: str) -> None:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from slurm.attempts import Record
 from slurm.cluster import Cluster
-from slurm.order import Order
-from slurm.snapshot import Snapshot
-from slurm.status import note_submission
-from slurm.supervisor import Ending, Signals, local_caches, supervise
+from slurm.order import Order, share
+from slurm.submissions import Turn
+from slurm.supervisor import Ending, Signals, supervise, with_caches
 from slurm.sweep import Run, Sweep
 
 Say = Callable[[str], None]
@@ -25,23 +25,32 @@ def run_all(
     sweep: Sweep,
     runs: Sequence[Run],
     cluster: Cluster,
-    snapshot: Snapshot,
     order: Callable[[Run], Order],
     say: Say,
-    *,
-    kind: str = "train",
+    turn: Turn,
 ) -> bool:
     """Run them all; whether none failed and none was stopped."""
     job = f"local-{os.getpid()}-{time.time():.0f}"
-    jobs = {run.id: job for run in runs}
-    note_submission(sweep.folder, kind=kind, cluster=cluster.name, code=snapshot.digest, jobs=jobs)
+    turn.note({run.id: job for run in runs})
+    turn.end()
     signals = Signals()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, lambda number, frame: signals.stop(signal.Signals(number).name))
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(cluster.parallel):
+        places.put(place)
+
+    def work(run: Run) -> Ending | None:
+        place = places.get()
+        try:
+            return _run(sweep, share(order(run), place, cluster.parallel), job, signals, say)
+        finally:
+            places.put(place)
+
     try:
         with ThreadPoolExecutor(cluster.parallel) as pool:
-            endings = list(pool.map(lambda run: _run(sweep, order(run), job, signals, say), runs))
+            endings = list(pool.map(work, runs))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -56,7 +65,7 @@ def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> En
     log = sweep.folder / "logs" / f"{order.run_id}.log"
     log.parent.mkdir(exist_ok=True)
     record.begin(order, job, 0, log.absolute())
-    environment = {**os.environ, **order.environment, **local_caches(order.scratch)}
+    environment = with_caches(order.within(os.environ), order.scratch)
     commands = [(order.training(launcher=True), True)] if order.train else []
     commands += [(order.evaluation(), False)] if order.evaluate is not None else []
     ending = Ending("finished")
@@ -65,6 +74,6 @@ def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> En
             ending = supervise(order, words, signals, environment, log, watches=training, output=output)
             if ending.outcome != "finished":
                 break
-    record.end(outcome=ending.outcome, message=ending.message, requeued=False, images_after=order.progress()[0])
+    record.end(job, 0, outcome=ending.outcome, message=ending.message, requeued=False, images_after=order.progress()[0])
     say(f"run {order.run_id}: {ending.outcome}{': ' if ending.message else ''}{ending.message}")
     return ending

@@ -1,4 +1,8 @@
-"""What has to be made once, on a machine with internet and time, before runs go `offline` to compute nodes."""
+"""What has to be made once, on a machine with internet and time, before runs go `offline` to compute nodes.
+
+Nothing is compiled here, since nothing that a run needs has to be: DeepSpeed's CPU Adam, the one extension that would
+be built at a run's start, is not used (`infogan.zero` says why), and torch's compilers keep what they make on the node.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -6,10 +6,7 @@ plugins. `CODE.json` in it says which commit that was, what differs from it, and
 
 import hashlib
 import json
-import os
 import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +15,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import infogan
-from infogan.run import CODE_FILE
+from infogan.commit import CODE_FILE, git
 from shards import atomic, plugins
 from shards.errors import UserError
 
@@ -34,7 +31,6 @@ class Snapshot:
     digest: str
     folder: Path
     plugins: tuple[str, ...]
-    commit: str | None
 
 
 def take(sweep: Path) -> Snapshot:
@@ -45,17 +41,18 @@ def take(sweep: Path) -> Snapshot:
     loaded = [Path(plugin.file) for plugin in plugins.known()]
     named = [f"plugins/{number}/{path.name}" for number, path in enumerate(loaded)]
     files |= dict(zip(named, loaded, strict=True))
-    hashes = {path: hashlib.sha256(source.read_bytes()).hexdigest() for path, source in sorted(files.items())}
+    contents = {path: source.read_bytes() for path, source in sorted(files.items())}  # once: an editor may be at work
+    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
     digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:DIGEST_LENGTH]
     target = sweep / "code" / digest
-    about = _about(root)
     if not target.is_dir():
         with atomic.folder(target) as beside:
-            for path, source in files.items():
+            for path, content in contents.items():
                 (beside / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, beside / path)
-            (beside / CODE_FILE).write_text(json.dumps({"digest": digest, **about}, indent=1), encoding="utf-8")
-    return Snapshot(digest, target.absolute(), tuple(str(target.absolute() / name) for name in named), about["commit"])
+                (beside / path).write_bytes(content)
+            about = json.dumps({"digest": digest, **_about(root)}, indent=1)
+            (beside / CODE_FILE).write_text(about, encoding="utf-8")
+    return Snapshot(digest, target.absolute(), tuple(str(target.absolute() / name) for name in named))
 
 
 def kept(sweep: Path, digest: str) -> Snapshot:
@@ -63,11 +60,10 @@ def kept(sweep: Path, digest: str) -> Snapshot:
     folder = (sweep / "code" / digest).absolute()
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: the code that the sweep was begun with is gone; say --code new for the code as it is"
+            f"{folder}: the code that runs of the sweep were begun with is gone; say --code new for the code as it is"
         )
-    about = json.loads((folder / CODE_FILE).read_bytes())
     found = sorted((folder / "plugins").glob("*/*.py"), key=lambda path: int(path.parent.name))
-    return Snapshot(digest, folder, tuple(map(str, found)), about["commit"])
+    return Snapshot(digest, folder, tuple(map(str, found)))
 
 
 def differing(one: Path, other: Path) -> list[str]:
@@ -86,9 +82,8 @@ def differing(one: Path, other: Path) -> list[str]:
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
     """Our files, by their path below `root`: in a checkout those that git does not ignore, else the packages."""
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if top is not None and Path(top.strip()).resolve() == root:
-        listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *FLOORS) or ""
+    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *FLOORS)
+    if listed is not None:
         names = [name for name in listed.split("\0") if name and (root / name).is_file()]
     else:
         names = [
@@ -108,25 +103,15 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _about(root: Path) -> dict[str, str | None]:
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = git(root, "rev-parse", "HEAD")
     lock = root / "requirements.lock"
     return {
         "commit": commit.strip() if commit else None,
-        "diff": _git(root, "diff", "HEAD"),
-        "untracked": _git(root, "ls-files", "--others", "--exclude-standard"),
+        "diff": git(root, "diff", "HEAD"),
+        "untracked": git(root, "ls-files", "--others", "--exclude-standard"),
         "lock": lock.read_text(encoding="utf-8") if lock.is_file() else None,
         "installed": "\n".join(sorted({f"{found.name}=={found.version}" for found in distributions()})),
         "python": platform.python_version(),
         "interpreter": sys.executable,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def _git(root: Path, *words: str) -> str | None:
-    """What git says; None where there is no git, or no checkout."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    try:
-        found = subprocess.run(["git", *words], cwd=root, env=clean, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.decode(errors="replace")

@@ -19,13 +19,13 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from infogan import settings
-from infogan.checks import at_least
+from infogan import sections
+from infogan.checks import above, at_least
 from shards.errors import UserError
 from slurm.cluster import megabytes, minutes
 
@@ -52,6 +52,10 @@ class Shape:
     def __post_init__(self) -> None:
         at_least("nodes", self.nodes, 1)
         at_least("processes", self.processes, 1)
+        if self.cpus_per_process is not None:
+            at_least("cpus_per_process", self.cpus_per_process, 1)
+        if self.gpus_per_process is not None:
+            at_least("gpus_per_process", self.gpus_per_process, 0)
         if self.time is not None:
             minutes(self.time)
         if self.memory_per_process is not None:
@@ -65,6 +69,12 @@ class Limits:
     runs: int = 1000
     files: int = 1000
     hours: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least("runs", self.runs, 1)
+        at_least("files", self.files, 1)
+        if self.hours is not None:
+            above("hours", self.hours, 0)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,10 @@ class Evaluation:
     seed: int = 0
     only: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.samples is not None:
+            at_least("samples", self.samples, 2)
+
     def words(self) -> list[str]:
         """The options as words of a command line."""
         words = ["--which", self.which, "--split", self.split, "--seed", str(self.seed)]
@@ -92,10 +106,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Best:
-    """The metric by which `collect` ranks: a name from reports or from `metrics.jsonl`."""
+    """What `collect` ranks by: a name from reports or `metrics.jsonl`; `better`: where the name does not tell that."""
 
     metric: str
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower"] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,8 +150,9 @@ class Spec:
     """A whole sweep file.
 
     `fixed`, `grid`, `zipped` (`zip`), `drawn` (`random`), `seeds`, `exclude`: see above. `shape`: what a run takes;
-    `shapes`: other shapes for some runs (`when`: values as in `exclude`). `stop_if`: conditions that end a hopeless
-    run. `data`: how `infogan prepare` builds a data set that is not there: path -> `source` and its options.
+    `shapes`: other shapes for some runs (`when`: values as in `exclude`), which say only what differs from `shape`.
+    `stop_if`: conditions that end a hopeless run. `data`: how `infogan prepare` builds a data set that is not there:
+    path -> `source` and its options.
     """
 
     path: Path
@@ -169,6 +184,13 @@ class Spec:
             values = point | row | draw | {"seed": seed}
             if not any(matches(values | self.fixed, left_out) for left_out in self.exclude):
                 yield values
+
+    def lasting(self, time: str | None) -> "Spec":
+        """The same sweep with another time limit, whatever its shapes say; None: with its own."""
+        if time is None:
+            return self
+        shapes = tuple((when, replace(shape, time=time)) for when, shape in self.shapes)
+        return replace(self, shape=replace(self.shape, time=time), shapes=shapes)
 
     def shape_of(self, values: Values) -> Shape:
         """The shape of the run with these values: the first of `shapes` that fits, else `shape`."""
@@ -209,7 +231,7 @@ def load(path: Path) -> Spec:
     """
     if not path.is_file():
         raise UserError(f"sweep {path}: no such file; see configs/sweeps/ for examples")
-    plain = settings.read_yaml(path)
+    plain = sections.read_yaml(path)
     try:
         return _parse(path, plain)
     except (UserError, ValueError) as error:
@@ -237,10 +259,12 @@ def _parse(path: Path, plain: Values) -> Spec:
     for first, second in itertools.combinations(("fixed", "grid", "zip", "random"), 2):
         for key in _mapping(plain, first).keys() & _mapping(plain, second).keys():
             raise ValueError(f"{second}.{key}: is in {first} too; say it once")
+    known_values = {*grid, *zipped, *drawn, *_mapping(plain, "fixed"), "seed"}
+    shape = _checked_mapping("shape", plain.get("shape", {}))
     return Spec(
         path=path,
         base=str(beside) if beside.is_file() else plain["base"],
-        name=_name(plain.get("name", path.stem)),
+        name=_name(plain, path),
         fixed=_mapping(plain, "fixed"),
         grid=grid,
         zipped=zipped,
@@ -248,22 +272,24 @@ def _parse(path: Path, plain: Values) -> Spec:
         draws=_draws(random_section, drawn),
         draw_seed=_whole("random.seed", random_section.get("seed", 0), 0),
         seeds=_seeds(plain.get("seeds", 1), {**grid, **zipped, **drawn, **_mapping(plain, "fixed")}),
-        exclude=tuple(_checked_mapping(f"exclude.{i}", value) for i, value in enumerate(_list(plain, "exclude"))),
-        shape=settings.build(Shape, plain.get("shape", {}), "shape"),
-        shapes=tuple(_shape(f"shapes.{i}", value) for i, value in enumerate(_list(plain, "shapes"))),
-        limits=settings.build(Limits, plain.get("limits", {}), "limits"),
+        exclude=tuple(_wanted(f"exclude.{i}", x, known_values) for i, x in enumerate(_list(plain, "exclude"))),
+        shape=sections.build(Shape, shape, "shape"),
+        shapes=tuple(_shape(f"shapes.{i}", x, shape, known_values) for i, x in enumerate(_list(plain, "shapes"))),
+        limits=sections.build(Limits, plain.get("limits", {}), "limits"),
         stop_if=tuple(_condition(f"stop_if.{i}", value) for i, value in enumerate(_list(plain, "stop_if"))),
-        evaluate=settings.build(Evaluation, plain.get("evaluate", {}), "evaluate"),
-        best=settings.build(Best, plain["best"], "best") if "best" in plain else None,
-        cluster=plain.get("cluster"),
+        evaluate=sections.build(Evaluation, plain.get("evaluate", {}), "evaluate"),
+        best=sections.build(Best, plain["best"], "best") if "best" in plain else None,
+        cluster=sections.build(str | None, plain.get("cluster"), "cluster"),
         data={key: _checked_mapping(f"data.{key}", value) for key, value in _mapping(plain, "data").items()},
     )
 
 
-def _name(name: Any) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", str(name)):
-        raise ValueError(f"name: {name!r}: must be letters, digits, _, . and -")
-    return str(name)
+def _name(plain: Values, path: Path) -> str:
+    name = str(plain.get("name", path.stem))
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        instead = "" if "name" in plain else "; say name: NAME in the file"
+        raise ValueError(f"name: {name!r}: must be letters, digits, _, . and -{instead}")
+    return name
 
 
 def _mapping(plain: Values, key: str) -> Values:
@@ -328,10 +354,19 @@ def _seeds(value: Any, others: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(range(_whole("seeds", value, 1)))
 
 
-def _shape(place: str, value: Any) -> tuple[Values, Shape]:
+def _shape(place: str, value: Any, usual: Values, known: Collection[str]) -> tuple[Values, Shape]:
     section = _checked_mapping(place, value)
-    when = _checked_mapping(f"{place}.when", section.pop("when", None))
-    return when, settings.build(Shape, section, place)
+    when = _wanted(f"{place}.when", section.pop("when", None), known)
+    return when, sections.build(Shape, usual | section, place)
+
+
+def _wanted(place: str, value: Any, known: Collection[str]) -> Values:
+    """Values by which runs are picked; a key that no run has would pick none, and say nothing."""
+    wanted = _checked_mapping(place, value)
+    for key in wanted:
+        if key not in known:
+            raise ValueError(f"{place}.{key}: no run sets this; set here: {', '.join(sorted(known))}")
+    return wanted
 
 
 def _condition(place: str, value: Any) -> Condition:

@@ -1,8 +1,9 @@
-"""What became of each run: told by its heartbeat, by what its jobs recorded, and by SLURM where that still knows."""
+"""What became of each run of a sweep: what there is to see of it is gathered here, and judged in `slurm.states`."""
 
 import json
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,33 +11,24 @@ from typing import Any
 from infogan import lease
 from infogan.lease import Heartbeat, Holder
 from shards import atomic
+from shards.errors import UserError
 from slurm import scheduler
-from slurm.attempts import Attempt, Line, Record
-from slurm.sweep import Run, Sweep, is_evaluated
+from slurm.attempts import Attempt, Record
+from slurm.runfolder import report_of
+from slurm.scheduler import NoAnswer
+from slurm.states import Evidence, Job, Seen, state_of
+from slurm.submissions import submissions
+from slurm.sweep import Run, Sweep
 
-STATES = {
-    "waiting": "not sent yet",
-    "queued": "waits in the queue",
-    "starting": "has a machine, does not train yet",
-    "running": "trains",
-    "evaluating": "is trained, is being evaluated",
-    "finished": "reached its stop",
-    "hopeless": "ended by stop_if",
-    "cancelled": "ended by its user",
-    "stopped": "saved and left; nothing waits in the queue for it",
-    "timed out": "met its last time limit",
-    "killed": "was ended from outside",
-    "failed": "ended by an error",
-    "lost": "has been silent, and nobody knows why",
-}
-LIVE = ("queued", "starting", "running", "evaluating")
-SETTLED = ("finished", "hopeless", "cancelled")
-"""States in which a run is not sent again unless that is asked for."""
+QUIET_S = 600.0
+"""After so long without a sign from any of its runs, a process on another machine counts as gone; evaluations are
+silent."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """One run as it stands. `seconds_left`: by its present speed; `silent_s`: since its last heartbeat."""
+    """One run as it stands. `seconds_left`: by its present speed; `silent_s`: since its last heartbeat, while it runs;
+    `job`, `log`: of its newest job; `trained`: it has reached its stop; `reported`: and has the report asked for."""
 
     id: str
     values: dict[str, Any]
@@ -52,6 +44,8 @@ class Status:
     host: str | None
     attempts: int
     log: str | None
+    trained: bool
+    reported: bool
 
     @property
     def progress(self) -> float | None:
@@ -59,177 +53,185 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Submission:
-    """The newest job of each run, and the code that was sent with it."""
+class Look:
+    """A sweep as it stands: its runs in its order, and, of all that was ever sent for it, the jobs in SLURM's queue and
+    the runs that they are of. `unheard`: why SLURM could not be asked; empty where it answered, or need not be."""
 
-    jobs: dict[str, str]
-    code: dict[str, str]
-    first_code: str | None
+    runs: tuple[Status, ...]
+    living: Mapping[str, str]
+    unheard: str
 
-
-def submissions(sweep: Path) -> list[dict[str, Any]]:
-    """Every submission so far: `time`, `kind` (train or evaluate), `cluster`, `code`, and `jobs` by run."""
-    path = sweep / "submissions.json"
-    found: list[dict[str, Any]] = json.loads(path.read_bytes())["submissions"] if path.is_file() else []
-    return found
-
-
-def note_submission(sweep: Path, **facts: Any) -> None:
-    """Write down what was sent."""
-    entries = [*submissions(sweep), {"time": time.time(), **facts}]
-    atomic.write_json(sweep / "submissions.json", {"format": 1, "submissions": entries})
+    @property
+    def strangers(self) -> list[str]:
+        """Runs that have left the sweep's file, but not the queue."""
+        own = {status.id for status in self.runs}
+        return list(dict.fromkeys(run for run in self.living.values() if run not in own))
 
 
-def newest(sweep: Path) -> Submission:
-    jobs: dict[str, str] = {}
-    code: dict[str, str] = {}
-    entries = [entry for entry in submissions(sweep) if entry["kind"] == "train"]
-    for entry in entries:
-        jobs |= entry["jobs"]
-        code |= dict.fromkeys(entry["jobs"], entry["code"])
-    return Submission(jobs, code, entries[0]["code"] if entries else None)
-
-
-def statuses(sweep: Sweep) -> list[Status]:
-    """Every run of a sweep as it stands, in the sweep's order."""
-    sent = newest(sweep.folder)
-    jobs = [job for run, job in sent.jobs.items() if not job.startswith("local")]
-    living = scheduler.live(jobs)
-    finals = _finals(sweep.folder, [job for job in jobs if job not in living])
+def look(sweep: Sweep) -> Look:
+    """See how all runs of a sweep stand."""
+    sent = _sent(sweep.folder)
+    queue, unheard = _queue([job for jobs in sent.values() for job in jobs])
+    newest = {run: {job.kind: job for job in jobs} for run, jobs in sent.items()}
+    over = [job.id for jobs in newest.values() for job in jobs.values() if not job.local and queue.get(job.id) is None]
+    finals = _finals(sweep.folder, over, ask=not unheard)
+    gathered = {run.id: (lease.read(sweep.run_folder(run)), Record(sweep.folder, run.id)) for run in sweep.runs}
+    attempts = {run: record.attempts() for run, (_, record) in gathered.items()}
+    signs = _signs(newest, {run: heart for run, (heart, _) in gathered.items()}, attempts)
     found = []
     for run in sweep.runs:
-        job = sent.jobs.get(run.id)
-        found.append(_status(sweep, run, job, living.get(job or ""), finals.get(job or "")))
+        heart, record = gathered[run.id]
+        evidence = {}
+        for kind, job in newest.get(run.id, {}).items():
+            last = next((one for one in reversed(attempts[run.id]) if one.job == job.id), None)
+            word = _in_local_queue(job, last, signs[job.id]) if job.local else queue.get(job.id)
+            evidence[kind] = Evidence(job, last, word, finals.get(job.id))
+        found.append(_status(sweep, run, heart, record, attempts[run.id], evidence, heard=not unheard))
+    living = {job.id: run for run, jobs in sent.items() for job in jobs if job.id in queue}
+    return Look(tuple(found), living, unheard)
+
+
+def certain(sweep: Sweep, nothing: str) -> Look:
+    """How all runs stand, where that can be known.
+
+    Raises UserError where SLURM has jobs of the sweep and does not answer; `nothing`: what was not done therefore.
+    """
+    found = look(sweep)
+    if found.unheard:
+        raise UserError(f"SLURM does not answer ({found.unheard}): {nothing}; try again")
     return found
 
 
-def _finals(sweep: Path, jobs: Sequence[str]) -> dict[str, str]:
+def refuse_beside_local(sweep: Sweep) -> None:
+    """Raise UserError while a process without SLURM, on this machine, has runs of the sweep in its queue."""
+    me = Holder.current()
+    for jobs in _sent(sweep.folder).values():
+        for job in jobs:
+            if job.local and job.holder.pid != me.pid and job.holder.gone(me) is False:
+                raise UserError(
+                    f"sweep {sweep.name}: {job.holder} runs it already: wait for it, or end it by Ctrl-C there, then "
+                    "run the same command again"
+                )
+
+
+def note_cancelled(sweep: Path, jobs: Sequence[str]) -> None:
+    """Remember that jobs were cancelled, since a job that never began cannot say so, and accounting may be missing."""
+    _keep(sweep, dict.fromkeys(jobs, "CANCELLED"))
+
+
+def _sent(sweep: Path) -> dict[str, list[Job]]:
+    """Every job by the run that it is of, oldest first."""
+    found: dict[str, list[Job]] = defaultdict(list)
+    for entry in submissions(sweep):
+        for run, job in entry["jobs"].items():
+            found[run].append(Job(job, entry["kind"], entry["time"], Holder(**entry["holder"])))
+    return found
+
+
+def _queue(jobs: Sequence[Job]) -> tuple[dict[str, tuple[str, str]], str]:
+    """SLURM's queue, as far as it holds these jobs; or why it could not be asked."""
+    try:
+        return scheduler.live([job.id for job in jobs if not job.local]), ""
+    except NoAnswer as error:
+        return {}, str(error)
+
+
+def _finals(sweep: Path, jobs: Sequence[str], *, ask: bool) -> dict[str, str]:
     """Final states by job. What accounting said once is kept, since it forgets."""
+    known = _kept(sweep)
+    fresh = scheduler.ended([job for job in jobs if job not in known]) if ask else {}
+    return _keep(sweep, fresh) if fresh else known
+
+
+def _kept(sweep: Path) -> dict[str, str]:
     path = sweep / "final.json"
-    known: dict[str, str] = json.loads(path.read_bytes()) if path.is_file() else {}
-    fresh = scheduler.ended([job for job in jobs if job not in known])
-    if fresh:
-        known |= fresh
-        atomic.write_json(path, known)
+    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+
+
+def _keep(sweep: Path, states: Mapping[str, str]) -> dict[str, str]:
+    known = {**_kept(sweep), **states}
+    atomic.write_json(sweep / "final.json", known)
     return known
 
 
-def _status(sweep: Sweep, run: Run, job: str | None, living: tuple[str, str] | None, final: str | None) -> Status:
+def _signs(
+    newest: Mapping[str, Mapping[str, Job]],
+    hearts: Mapping[str, Heartbeat | None],
+    attempts: Mapping[str, Sequence[Attempt]],
+) -> dict[str, float]:
+    """When something was last heard of each job, from any of the runs that it has in its queue."""
+    found: dict[str, float] = {}
+    for run, jobs in newest.items():
+        heart = hearts.get(run)
+        beat = float(heart.facts["time"]) if heart is not None else 0.0
+        for job in jobs.values():
+            lines = [max(one.began, one.ended or 0.0) for one in attempts.get(run, ()) if one.job == job.id]
+            found[job.id] = max([found.get(job.id, job.sent), beat, *lines])
+    return found
+
+
+def _in_local_queue(job: Job, last: Attempt | None, sign: float) -> tuple[str, str] | None:
+    """A run of a sweep without SLURM, in SLURM's words: it waits in its process, or that runs it, or neither."""
+    gone = job.holder.gone(Holder.current())
+    if gone is None:
+        gone = time.time() - sign > QUIET_S
+    if gone or (last is not None and last.ended is not None):
+        return None
+    return ("PENDING", f"its turn comes in {job.holder}") if last is None else ("RUNNING", "")
+
+
+def _status(
+    sweep: Sweep,
+    run: Run,
+    heart: Heartbeat | None,
+    record: Record,
+    attempts: Sequence[Attempt],
+    evidence: Mapping[str, Evidence],
+    *,
+    heard: bool,
+) -> Status:
     folder = sweep.run_folder(run)
-    heart = lease.read(folder)
-    record = Record(sweep.folder, run.id)
-    attempts = record.attempts()
-    state, message = _state(sweep, run, heart, record, attempts, job, living, final)
+    training = evidence.get("train")
+    last = training.last if training is not None else None
+    seen = Seen(
+        training=training,
+        evaluation=evidence.get("evaluate"),
+        heart=heart,
+        alone=record.failed_alone(last.job, last.restart) if last is not None else None,
+        heard=heard,
+        trained=heart is not None and heart.state == "finished" and heart.facts.get("stop") == run.stop,
+        reported=report_of(folder, sweep.evaluate) is not None,
+        evaluates=sweep.evaluate.when == "run",
+    )
+    state, message = state_of(seen)
     facts = heart.facts if heart is not None else {}
     images, whole = int(facts.get("images", 0)), facts.get("stop_images")
     speed = facts.get("images_per_s")
     running = state == "running"
+    newest = max(evidence.values(), key=lambda one: one.job.sent, default=None)
     return Status(
         id=run.id, values=run.values, state=state, message=message, images=images, stop_images=whole,
         images_per_s=speed, mi=facts.get("mi", {}),
         seconds_left=(whole - images) / speed if running and speed and whole else None,
         silent_s=time.time() - facts["time"] if running and "time" in facts else None,
-        job=job, host=heart.holder.host if heart is not None else None, attempts=len(attempts),
-        log=attempts[-1].log if attempts else None,
+        job=newest.job.id if newest is not None else None,
+        host=heart.holder.host if heart is not None else None, attempts=len(attempts),
+        log=_log(sweep, newest), trained=seen.trained, reported=seen.reported,
     )  # fmt: skip
 
 
-def _state(
-    sweep: Sweep,
-    run: Run,
-    heart: Heartbeat | None,
-    record: Record,
-    attempts: list[Attempt],
-    job: str | None,
-    living: tuple[str, str] | None,
-    final: str | None,
-) -> tuple[str, str]:
-    """The state of a run and the reason for it."""
-    last = attempts[-1] if attempts else None
-    trained = heart is not None and heart.state == "finished" and heart.facts.get("stop") == run.stop
-    if living is not None:
-        return _living(living, heart, last, trained, sweep.evaluate.when == "run")
-    if trained and (sweep.evaluate.when != "run" or is_evaluated(sweep, run)):
-        return "finished", ""
-    if heart is not None and heart.held and heart.holder.gone(Holder.current()) is False:
-        return "running", ""
-    alone = record.failed_alone(last.job, last.restart) if last is not None else None
-    if last is not None and alone is not None and _came_first(alone, last):
-        return "killed" if "was ended by SIG" in alone["message"] else "failed", alone["message"]
-    if last is not None and last.ended is not None and not last.requeued and last.job == (job or last.job):
-        return _recorded(last)
-    if final is not None:
-        return _by_accounting(final, heart, last)
-    if heart is not None and heart.held:
-        return _silent(heart)
-    if heart is not None and heart.state == "failed":
-        return "failed", str(heart.facts.get("message", ""))
-    if heart is not None or last is not None:
-        return "stopped", last.message if last is not None else ""
-    return ("lost", "its job is unknown to SLURM and never began") if job else ("waiting", "")
+def _log(sweep: Sweep, newest: Evidence | None) -> str | None:
+    """The newest job's log: where it said that it writes, or else what SLURM wrote before it could say anything."""
+    if newest is None:
+        return None
+    if newest.last is not None:
+        return newest.last.log
+    path = sweep.folder.absolute() / "jobs" / newest.job.id / f"{newest.job.id}_0_log.out"
+    return str(path) if path.is_file() else None
 
 
-def _living(
-    living: tuple[str, str], heart: Heartbeat | None, last: Attempt | None, trained: bool, evaluates: bool
-) -> tuple[str, str]:
-    state, reason = living
-    if state in scheduler.LIVE_LATER:
-        before = f"{last.outcome} and put back; " if last is not None and last.requeued else ""
-        return "queued", f"{before}{reason}"
-    if trained:
-        return ("evaluating" if evaluates else "running"), ""  # finished once its job has left, and recorded that
-    if heart is not None and heart.held and last is not None and heart.facts["time"] >= last.began:
-        return "running", ""
-    return "starting", ""
-
-
-def _came_first(alone: Line, last: Attempt) -> bool:
-    """Whether one rank's failure is why the run ended, and not what another rank's end led to. The end of one makes all
-    others fail, so one that was killed is believed first."""
-    if last.outcome not in ("", "failed", "killed"):
-        return False
-    return last.ended is None or alone["time"] < last.ended or "was ended by SIG" in alone["message"]
-
-
-def _recorded(last: Attempt) -> tuple[str, str]:
-    if last.outcome in ("preempted", "stopped"):
-        return "stopped", last.message or last.outcome
-    if last.outcome == "finished":  # by an earlier stop: there is more to do now
-        return "stopped", "finished at an earlier stop"
-    return last.outcome, last.message
-
-
-def _by_accounting(final: str, heart: Heartbeat | None, last: Attempt | None) -> tuple[str, str]:
-    """SLURM's word for how a job ended that said nothing itself."""
-    word = final.split()[0].rstrip("+")
-    told = str(heart.facts.get("message", "")) if heart is not None and heart.state == "failed" else ""
-    if word == "CANCELLED":
-        return "cancelled", ""
-    if word == "TIMEOUT":
-        return "timed out", "SLURM ended it at its time limit before it could save; see preemption.notice_s"
-    if word == "COMPLETED":
-        return "stopped", told
-    if told:
-        return "failed", told
-    reasons = {
-        "OUT_OF_MEMORY": "out of memory: raise memory_per_process",
-        "NODE_FAIL": "its node failed",
-        "PREEMPTED": "preempted, and not requeued by SLURM",
-        "FAILED": "its processes were killed from outside" if last is not None else "it never began; see its log",
-    }
-    return ("killed" if last is not None or word != "FAILED" else "failed"), reasons.get(word, f"SLURM says {final}")
-
-
-def _silent(heart: Heartbeat) -> tuple[str, str]:
-    silent = time.time() - float(heart.facts["time"])
-    if heart.holder.gone(Holder.current()):
-        return "killed", f"{heart.holder} is gone without a word"
-    if silent < lease.STALE_S:
-        return "running", ""
-    return "lost", f"silent for {silent:.0f} s, on {heart.holder.host}"
-
-
-def as_json(sweep: Sweep, found: Sequence[Status]) -> dict[str, Any]:
+def as_json(sweep: Sweep, found: Look) -> dict[str, Any]:
     """The answer of `infogan sweep status --json`, format 1."""
-    runs = [{**asdict(status), "progress": status.progress} for status in found]
-    return {"format": 1, "sweep": sweep.name, "folder": str(sweep.folder), "time": time.time(), "runs": runs}
+    runs = [{**asdict(status), "progress": status.progress} for status in found.runs]
+    plain = {"format": 1, "sweep": sweep.name, "folder": str(sweep.folder), "time": time.time()}
+    return {**plain, "slurm": found.unheard or "answers", "runs": runs}

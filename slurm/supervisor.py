@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.order import Order
+from slurm.order import Order, expanded
 from slurm.runfolder import last_row, tail
 from slurm.spec import Condition
 
@@ -26,18 +26,23 @@ MARGIN_S = 5.0  # what is left of the notice when a child that has not saved by 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended: `finished`, `stopped` (saved), `hopeless`, `failed` or `killed`, and what there is to say."""
+    """How a child ended: `finished`, `stopped` (saved), `hopeless`, `failed` or `killed`, and what there is to say.
+
+    `bereft`: it ended only because another process of the run is gone, hangs or failed.
+    """
 
     outcome: str
     message: str = ""
+    bereft: bool = False
 
 
 class Signals:
-    """The first signal that told this process to stop, and when; every later one is handed on as well."""
+    """The first signal that told this process to stop, and when; every later one is counted, and handed on as well."""
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.since = 0.0
+        self.count = 0
         self._children: list[subprocess.Popen[bytes]] = []
 
     def install(self) -> None:
@@ -47,6 +52,7 @@ class Signals:
         signal.signal(signal.SIGCONT, signal.SIG_IGN)
 
     def stop(self, name: str) -> None:
+        self.count += 1
         if self.name is None:
             self.name, self.since = name, time.time()
         for child in self._children:
@@ -109,7 +115,8 @@ def _wait(child: "subprocess.Popen[bytes]", signals: Signals, notice_s: int, wat
             return False
         except subprocess.TimeoutExpired:
             pass
-        if signals.name == "SIGUSR2" and time.time() - signals.since > max(notice_s - MARGIN_S, notice_s / 2):
+        late = time.time() - signals.since > max(notice_s - MARGIN_S, notice_s / 2)
+        if notice_s and signals.name == "SIGUSR2" and late:
             child.kill()
             child.wait()
             return True
@@ -129,7 +136,7 @@ def _ending(code: int, signals: Signals, log: Path, began: int) -> Ending:
         guess = ", as when memory runs out" if name == "SIGKILL" else ""
         return Ending("killed", f"the training process was ended by {name}{guess}")
     said = error_line(log, began) or f"the training process ended with code {code}"
-    return Ending("killed" if code == PART_FAILED_CODE else "failed", said)
+    return Ending("killed", said, bereft=True) if code == PART_FAILED_CODE else Ending("failed", said)
 
 
 def error_line(log: Path, began: int) -> str:
@@ -167,12 +174,13 @@ class Watch:
         return False
 
 
-def local_caches(scratch: str | None) -> dict[str, str]:
-    """Where compilers and plotters keep what they make: on the node's own disk, not in a home that all nodes share."""
-    root = Path(os.path.expandvars(scratch) if scratch else os.environ.get("TMPDIR", "/tmp"))
+def with_caches(environment: Mapping[str, str], scratch: str | None) -> dict[str, str]:
+    """An environment in which compilers and plotters keep what they make on the node's own disk, not in a home that all
+    nodes share; where it says itself where they do, that holds."""
+    root = Path(expanded(scratch, environment) if scratch else environment.get("TMPDIR", "/tmp"))
     folder = root / f"infogan-caches-{os.getuid()}"
     places = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
-    return {variable: str(folder / name) for variable, name in places.items() if variable not in os.environ}
+    return {variable: str(folder / name) for variable, name in places.items()} | dict(environment)
 
 
 def describe_affinity(cpus: int, say: Callable[[str], None]) -> str | None:

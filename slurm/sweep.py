@@ -2,49 +2,43 @@
 
     sweeps/NAME/
       sweep.json          the runs: id, values, shape; what ends and what measures them
-      configs/ID.yaml     each run's whole config, resolved
+      configs/ID-*.yaml   each run's whole config, resolved; its name ends in its digest, so no file ever changes
       runs/ID/            a run, like any other
-      attempts/ID.jsonl   when each job of a run began and ended, and why (`slurm.attempts`)
-      submissions.json    which job was sent for which run, with which code
+      attempts/ID.jsonl   when each job of a run began and ended, and why (`slurm.attempts`);
+                          ID.rank<n>.json: why a rank other than 0 ended by itself
+      submissions/        which job was sent for which run, with which code (`slurm.submissions`)
       code/DIGEST/        the code that the jobs run (`slurm.snapshot`)
       jobs/               what submitit and SLURM write: scripts, logs
+      logs/ID.log         what a run without SLURM writes
+      final.json          how jobs ended, by the last word of accounting or of who cancelled them (`slurm.status`)
       table/              what `infogan sweep collect` made
 
 A run's id is the beginning of its config's digest: the same run has the same id in every sweep and on every day.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from infogan import settings
-from infogan.config import RunConfig, digest, to_plain
 from shards import atomic
 from shards.errors import UserError
-from slurm.runfolder import newest_checkpoint
-from slurm.spec import Evaluation, Shape, Spec, Values, overrides
+from slurm.spec import Evaluation, Shape, Spec, Values
 
 FORMAT = 1
-ID_LENGTH = 10
-
-# Files of a run: config, environment, log, lease (2 while it is renewed), dump; export; curves.
-FIXED_FILES = 6 + 4 + 1
-FILES_PER_CHECKPOINT = 6
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: what varies in it (`values`, its seed among them), what it takes, and when it stops."""
+    """One run of a sweep: what varies in it (`values`, its seed among them), what it takes, when it stops, and the name
+    of the file that its config is in."""
 
     id: str
     values: Values
     shape: Shape
     digest: str
     stop: str
+    config: str = ""
 
     @property
     def group(self) -> str:
@@ -61,14 +55,14 @@ class Sweep:
     runs: tuple[Run, ...]
     evaluate: Evaluation
     stop_if: tuple[str, ...] = ()
-    best: dict[str, str] | None = None
+    best: dict[str, str | None] | None = None
     launched_from: str = ""
 
     def run_folder(self, run: Run) -> Path:
         return self.folder / "runs" / run.id
 
     def config_file(self, run: Run) -> Path:
-        return self.folder / "configs" / f"{run.id}.yaml"
+        return self.folder / "configs" / run.config
 
     def find(self, name: str) -> Run:
         """A run by its id or the beginning of it; UserError where that is none or several."""
@@ -90,86 +84,10 @@ def folder_of(spec: Spec, out: Path | None) -> Path:
     return out if out is not None else Path("sweeps") / spec.name
 
 
-def expand(spec: Spec) -> list[tuple[Run, RunConfig]]:
-    """Every run of a sweep with its config; combinations that are one run count once.
-
-    Raises UserError where a config is refused, where nothing is left, or where a limit of the sweep is exceeded.
-    """
-    found: dict[str, tuple[Run, RunConfig]] = {}
-    for values in spec.combinations():
-        if len(found) >= spec.limits.runs:
-            raise UserError(
-                f"sweep {spec.path}: limits.runs: more than {spec.limits.runs} runs; raise it, or vary less"
-            )
-        try:
-            config = settings.load(spec.base, overrides([*spec.fixed.items(), *values.items()])).config
-        except UserError as error:
-            raise UserError(f"sweep {spec.path}: the run with {described(values)}: {error}") from None
-        config = replace(config, data=replace(config.data, path=_absolute(config.data.path)))
-        whole = digest(config)
-        run = Run(whole[:ID_LENGTH], values, spec.shape_of(values), whole, str(config.stop))
-        found.setdefault(run.id, (run, config))
-    if not found:
-        raise UserError(f"sweep {spec.path}: exclude leaves no run; exclude less")
-    for run, config in found.values():
-        _check_files(spec, run, config)
-    return list(found.values())
-
-
-def _absolute(path: str) -> str:
-    """Jobs start in another folder, on another machine."""
-    return path if not path or "://" in path else str(Path(path).absolute())
-
-
-def most_files(config: RunConfig) -> int | None:
-    """How many files a run of this config writes at most, but for its report and one TensorBoard file per start.
-
-    None where that depends on a data set that is not there yet.
-    """
-    samples = _samples(config)
-    if config.stop.unit == "epochs" and samples is None:
-        return None
-    kimg = config.stop.images(config.batch, samples or 1) / 1000
-    pictures = (int(kimg / config.images.every_kimg) + 2) * (1 + len(config.codes))
-    checkpoints = (config.checkpoint.keep + 2) * FILES_PER_CHECKPOINT  # the best one, and one being written
-    return FIXED_FILES + pictures + checkpoints
-
-
-def _samples(config: RunConfig) -> int | None:
-    manifest = Path(config.data.path) / "manifest.json"
-    try:
-        return int(json.loads(manifest.read_bytes())["splits"]["train"]["samples"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _check_files(spec: Spec, run: Run, config: RunConfig) -> None:
-    files = most_files(config)
-    if files is not None and files > spec.limits.files:
-        raise UserError(
-            f"sweep {spec.path}: the run with {described(run.values)} would write up to {files:,} files, and "
-            f"limits.files is {spec.limits.files:,}; raise images.every_kimg (now {config.images.every_kimg:g}) in "
-            "fixed, or limits.files"
-        )
-
-
-def write(spec: Spec, folder: Path, runs: Sequence[tuple[Run, RunConfig]]) -> Sweep:
-    """Write down what a sweep is; runs of an earlier state of its file keep their folders, but are no part of it."""
-    sweep = Sweep(
-        folder=folder,
-        name=spec.name,
-        runs=tuple(run for run, _ in runs),
-        evaluate=spec.evaluate,
-        stop_if=tuple(condition.text for condition in spec.stop_if),
-        best=asdict(spec.best) if spec.best is not None else None,
-        launched_from=str(Path.cwd()),
-    )
-    for run, config in runs:
-        text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-        atomic.write_text(sweep.config_file(run), text)
+def save(sweep: Sweep) -> None:
+    """Write down what a sweep's folder knows of it."""
     plain = {key: value for key, value in asdict(sweep).items() if key != "folder"}
-    atomic.write_json(folder / "sweep.json", {"format": FORMAT, **plain})
-    return sweep
+    atomic.write_json(sweep.folder / "sweep.json", {"format": FORMAT, **plain})
 
 
 def read(folder: Path) -> Sweep:
@@ -188,18 +106,8 @@ def read(folder: Path) -> Sweep:
             **{**plain, "stop_if": tuple(plain["stop_if"])},
         )
     except FileNotFoundError:
-        raise UserError(f"sweep {folder}: not submitted yet: infogan sweep submit SPEC begins it") from None
+        raise UserError(
+            f"sweep {folder}: not submitted yet: infogan sweep submit SPEC begins it; or give the folder of --out"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); infogan sweep submit SPEC writes it anew") from None
-
-
-def is_evaluated(sweep: Sweep, run: Run) -> bool:
-    """Whether a run has a report, made after its newest checkpoint."""
-    report = sweep.run_folder(run) / "report" / "report.json"
-    return report.is_file() and report.stat().st_mtime >= newest_checkpoint(sweep.run_folder(run))[1]
-
-
-def shapes(runs: Sequence[Run]) -> Iterator[tuple[Shape, list[Run]]]:
-    """Runs by what they take: one job array holds one shape only."""
-    for shape in dict.fromkeys(run.shape for run in runs):
-        yield shape, [run for run in runs if run.shape == shape]

@@ -5,42 +5,64 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from slurm.attempts import Attempt, Record
-from slurm.runfolder import tail
-from slurm.status import STATES, Status, statuses
+from slurm.runfolder import damage, tail
+from slurm.states import STATES
+from slurm.status import Look, Status, look
 from slurm.sweep import Sweep, described
 
 COLOURS = {"running": "green", "finished": "bold green", "failed": "red", "killed": "red", "lost": "red"}
+SILENT_S = 60.0  # of a run that trains: its heart beats every ten
 WIDE = 200  # columns of a table that goes into a file
 
 
-def status_table(sweep: Sweep, found: Sequence[Status]) -> Table:
-    """One row per run, and how many are in which state."""
-    counts = {state: sum(status.state == state for status in found) for state in STATES}
+def status_table(sweep: Sweep, found: Look, states: Sequence[str] = ()) -> Group:
+    """How many runs are in which state, and one row per run, those that want a look first; of `states` only, if any."""
+    counts = {state: sum(status.state == state for status in found.runs) for state in STATES}
     told = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-    table = Table(title=f"sweep {sweep.name}: {told}", title_justify="left", box=None, pad_edge=False)
+    head = [f"sweep {sweep.name}: {told}", *_unheard(found)]
+    table = Table(box=None, pad_edge=False)
     for name in ("run", "values", "state", "progress", "images/s", "L_I", "left", "log"):
         table.add_column(name, overflow="fold", justify="right" if name in ("progress", "images/s", "left") else "left")
-    for status in found:
-        colour = COLOURS.get(status.state)
-        state = status.state + (f": {status.message}" if status.message else "")
-        table.add_row(
-            status.id,
-            described(status.values),
-            f"[{colour}]{_escaped(state)}[/]" if colour else _escaped(state),
-            f"{status.progress:.0%}" if status.progress is not None else "",
-            f"{status.images_per_s:,.0f}" if status.images_per_s else "",
-            " ".join(f"{name} {value:.2f}" for name, value in status.mi.items()),
-            duration(status.seconds_left) if status.seconds_left is not None else "",
-            _relative(status.log),
-        )
-    return table
+    order = list(STATES)
+    for status in sorted(found.runs, key=lambda status: order.index(status.state)):
+        if not states or status.state in states:
+            table.add_row(*_row(status))
+    return Group(Text("\n".join(head)), table)
 
 
-def show(table: Table) -> None:
+def _unheard(found: Look) -> list[str]:
+    return [f"SLURM does not answer ({found.unheard}): told by heartbeats and records alone"] if found.unheard else []
+
+
+def _row(status: Status) -> list[str]:
+    colour = COLOURS.get(status.state)
+    silent = status.silent_s is not None and status.silent_s > SILENT_S
+    state = status.state + (f", silent for {duration(status.silent_s or 0)}" if silent else "")
+    state = _escaped(f"{state}: {status.message}" if status.message else state)
+    return [
+        status.id,
+        _escaped(described(status.values)),
+        f"[{colour}]{state}[/]" if colour else state,
+        f"{status.progress:.0%}" if status.progress is not None else "",
+        f"{status.images_per_s:,.0f}" if status.images_per_s else "",
+        " ".join(f"{name} {value:.2f}" for name, value in status.mi.items()),
+        duration(status.seconds_left) if status.seconds_left is not None else "",
+        _relative(status.log),
+    ]
+
+
+def screen() -> Live:
+    """A place of the terminal that shows one table after another."""
+    return Live(auto_refresh=False)
+
+
+def show(table: Group) -> None:
     """Print a table; into a file, at full width."""
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
@@ -48,20 +70,24 @@ def show(table: Table) -> None:
 def why(sweep: Sweep, name: str, lines: int) -> str:
     """The cause of a run's state in a line, its attempts, and the end of its log."""
     run = sweep.find(name)
-    (status,) = [status for status in statuses(sweep) if status.id == run.id]
+    found = look(sweep)
+    (status,) = [status for status in found.runs if status.id == run.id]
     meaning = status.message or STATES[status.state]
     told = [f"run {run.id} ({described(run.values)}): {status.state}: {meaning}"]
-    told += [_attempt(attempt) for attempt in Record(sweep.folder, run.id).attempts()]
+    told += _unheard(found)
+    told += [f"log {_relative(status.log)}"] if status.log is not None else []
     told += [f"folder {_relative(str(sweep.run_folder(run)))}, config {_relative(str(sweep.config_file(run)))}"]
+    told += [f"{what}: it counts as absent" for what in damage(sweep.run_folder(run))]
+    told += [_attempt(attempt) for attempt in Record(sweep.folder, run.id).attempts()]
     if status.log is not None:
-        told += [f"the end of {_relative(status.log)}:"]
-        told += [f"  {line}" for line in tail(Path(status.log), lines)]
+        told += ["the end of the log:", *(f"  {line}" for line in tail(Path(status.log), lines))]
     return "\n".join(told)
 
 
 def _attempt(attempt: Attempt) -> str:
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.began))
     again = f" (restart {attempt.restart})" if attempt.restart else ""
+    again += ", evaluating" if attempt.kind == "evaluate" else ""
     if attempt.ended is None:
         return f"job {attempt.job}{again}: began {began} at {attempt.images / 1000:g} kimg; nobody recorded its end"
     put_back = ", put back into the queue" if attempt.requeued else ""

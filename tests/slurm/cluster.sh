@@ -3,13 +3,16 @@
 # in a folder of their own and with a munge key, a socket and ports of their own. Beside a system's own SLURM it runs
 # undisturbed and undisturbing.
 #
-#   cluster.sh up DIR      start it; then `export SLURM_CONF=DIR/etc/slurm.conf`
-#   cluster.sh down DIR    end its jobs and daemons, and remove DIR
+#   cluster.sh up DIR           start it; then `export SLURM_CONF=DIR/etc/slurm.conf`
+#   cluster.sh node DIR NAME    start the slurmd of a node again whose processes were killed
+#   cluster.sh down DIR         end its jobs and daemons, and remove DIR
 #
 # Debian: slurm-wlm munge slurmdbd mariadb-server-core mariadb-client-core. Root, since every slurmd gets a namespace in
 # which its node's name leads to loopback.
 set -euo pipefail
-LAB=$(readlink -m "${2:?usage: cluster.sh up|down DIR}")
+USAGE="usage: cluster.sh up|down DIR, or node DIR NAME"
+LAB=$(readlink -m "${2:?$USAGE}")
+MARK=$LAB/.slurm-lab # what `down` may remove has this file, which `up` makes in a folder that was empty
 NODES=3 CPUS_PER_NODE=8
 RUN=$LAB/run
 export SLURM_CONF=$LAB/etc/slurm.conf MYSQL_UNIX_PORT=$RUN/mysql.sock
@@ -96,6 +99,7 @@ PreemptMode=REQUEUE
 JobRequeue=1
 MinJobAge=3600
 KillWait=5
+SlurmdTimeout=20
 MaxArraySize=6
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/slurmdbd
@@ -129,7 +133,16 @@ start_accounting() {
 
 nodes_are_idle() { [ "$(sinfo --noheader --Node --partition=main --format='%N %t' | grep -c ' idle$')" = "$NODES" ]; }
 
+start_node() { # NAME
+  mkdir -p "$LAB/spool/$1"
+  unshare --mount --uts sh -c 'mount --bind "$1" /etc/hosts && hostname "$2" && exec slurmd -N "$2"' \
+    sh "$LAB/etc/hosts" "$1"
+}
+
 up() {
+  mkdir -p "$LAB"
+  if [ -n "$(ls -A "$LAB")" ]; then echo "cluster.sh: $LAB is not empty: name a new folder" >&2; exit 2; fi
+  touch "$MARK"
   mkdir -p "$LAB"/{etc,run,log,spool,state,munge,mysql}
   chmod 755 "$LAB" "$LAB"/{etc,run,log,spool,state}
   chmod 700 "$LAB/munge"
@@ -143,11 +156,7 @@ up() {
   slurmctld
   until_true slurmctld scontrol ping
   { cat /etc/hosts; echo "127.0.0.1 node1 node2 node3"; } >"$LAB/etc/hosts"
-  for number in $(seq "$NODES"); do
-    mkdir -p "$LAB/spool/node$number"
-    unshare --mount --uts sh -c 'mount --bind "$1" /etc/hosts && hostname "$2" && exec slurmd -N "$2"' \
-      sh "$LAB/etc/hosts" "node$number"
-  done
+  for number in $(seq "$NODES"); do start_node "node$number"; done
   until_true "three idle nodes" nodes_are_idle
 }
 
@@ -179,6 +188,7 @@ kill_what_jobs_left() { # by the configuration in its environment, which nobody 
 }
 
 down() {
+  if [ ! -e "$MARK" ]; then echo "cluster.sh: $LAB is no folder of a cluster that this script made" >&2; exit 2; fi
   if [ -s "$RUN/slurmctld.pid" ]; then
     timeout 10 scancel --state=PENDING,RUNNING,SUSPENDED --user="$(id -un)" 2>/dev/null || true
     for _ in $(seq 75); do queue_is_empty && break; sleep 0.2; done
@@ -191,6 +201,7 @@ down() {
 
 case ${1:-} in
   up) up ;;
+  node) start_node "${3:?$USAGE}"; until_true "three idle nodes" nodes_are_idle ;;
   down) down ;;
-  *) echo "usage: cluster.sh up|down DIR" >&2; exit 2 ;;
+  *) echo "$USAGE" >&2; exit 2 ;;
 esac

@@ -178,7 +178,7 @@ def undisturbed(
 
     def train(lab: Lab, sweep: Path, name: str, processes: int) -> Any:
         infogan = infogan_in(lab.folder)
-        config = lab.folder / "sweeps" / sweep.stem / "configs" / f"{name}.yaml"
+        (config,) = (lab.folder / "sweeps" / sweep.stem / "configs").glob(f"{name}-*.yaml")
         words = ("train", str(config), "--run", f"undisturbed-{name}", "threads=1")
         if processes == 1:
             infogan.good(*words)

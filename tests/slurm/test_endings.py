@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,13 @@ def order_of(folder: Path, **more: Any) -> Order:
 class Place:
     """A task of a job as submitit shows it."""
 
-    global_rank, num_tasks, job_id = 0, 1, "7_0"
+    num_tasks, job_id = 1, "7_0"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self.global_rank = self.node = rank
+        self.local_rank = 0
         self.requeued = 0
         self.paths = type("Paths", (), {"stdout": folder / "log.out"})
-
-    def _requeue(self, countdown: int) -> None:
-        self.requeued += 1
 
 
 @pytest.fixture
@@ -46,12 +47,29 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
     """Lets a task of a run be stopped after having saved; what it asked of SLURM, and what it recorded."""
 
     def stop(
-        facts: dict[str, str], *, ran_s: float = 10, scontrol: bool = True, images: int = 80, **order: Any
+        facts: dict[str, str],
+        *,
+        ran_s: float = 10,
+        scontrol: bool = True,
+        images: int = 80,
+        refused: str = "",
+        stays: str = "",
+        ending: Ending | None = None,
+        rank: int = 0,
+        **order: Any,
     ) -> tuple[Place, dict[str, Any]]:
-        place = Place(tmp_path)
+        place = Place(tmp_path, rank)
+
+        def requeue(job: str) -> str:
+            place.requeued += 1
+            return refused
+
         monkeypatch.setattr(jobs, "JobEnvironment", lambda: place)
         monkeypatch.setattr(jobs, "job_facts", lambda job: facts)
         monkeypatch.setattr(jobs, "WAIT_S", 0.01)
+        monkeypatch.setattr(jobs, "GONE_S", 0.2)
+        monkeypatch.setattr(jobs.scheduler, "requeue", requeue)
+        monkeypatch.setattr(jobs.Task, "_stays", lambda task: stays)
         monkeypatch.setattr(jobs.shutil, "which", lambda name: "/bin/scontrol" if scontrol else None)
         task = jobs.Task(order_of(tmp_path, **order), Signals())
         task.began -= ran_s
@@ -59,7 +77,11 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         saved = tmp_path / "run" / "checkpoints" / f"kimg-000000.{images:03d}"
         saved.mkdir(parents=True, exist_ok=True)
         (saved / "manifest.json").write_text("{}")
-        task._stopped(Ending("stopped"))
+        if ending is None:
+            task._stopped(Ending("stopped"))
+        else:
+            with pytest.raises(SystemExit):
+                task._bereft(ending)
         return place, json.loads((tmp_path / "attempts" / "abc.jsonl").read_text().splitlines()[-1])
 
     return stop
@@ -147,6 +169,136 @@ def test_a_preemption_without_progress_is_nobodys_fault(stopped: Callable[..., A
     assert [stopped(PREEMPTED)[0].requeued for _ in range(6)] == [1] * 6
 
 
+# ---- a node is gone --------------------------------------------------------------------------------------------
+
+BEREFT = Ending("killed", "error: rank 1 (process 7 on node2) is gone or stopped", bereft=True)
+
+
+def test_a_run_whose_node_is_gone_is_put_back(stopped: Callable[..., Any]) -> None:
+    place, end = stopped(RUNNING, ending=BEREFT, nodes=2)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (1, "node failure", True)
+    assert end["message"] == BEREFT.message
+
+
+def test_where_rank_0s_node_is_gone_the_first_that_is_left_puts_the_run_back(stopped: Callable[..., Any]) -> None:
+    place, end = stopped(RUNNING, ending=BEREFT, nodes=3, rank=1)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (1, "node failure", True)
+
+
+def test_only_one_task_decides_what_becomes_of_a_run(
+    tmp_path: Path, stopped: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 has put the run back while the first task of the second node was waiting for that."""
+    monkeypatch.setattr(Record, "begin", lambda *_: None)
+    (tmp_path / "attempts").mkdir()
+    lines = [{"event": "begin", "job": "7_0"}, {"event": "end", "outcome": "node failure", "requeued": True}]
+    text = "".join(json.dumps({"time": time.time(), **line}) + "\n" for line in lines)
+    (tmp_path / "attempts" / "abc.jsonl").write_text(text)
+    place, _ = stopped(RUNNING, ending=BEREFT, nodes=3, rank=1)
+    assert place.requeued == 0
+    assert (tmp_path / "attempts" / "abc.jsonl").read_text() == text
+
+
+def test_a_trainer_that_was_killed_on_a_living_node_is_no_node_failure(
+    tmp_path: Path, stopped: Callable[..., Any]
+) -> None:
+    Record(tmp_path, "abc").fail_alone(1, "node2", "7_0", 0, "rank 1: the training process was ended by SIGKILL")
+    place, end = stopped(RUNNING, ending=BEREFT, nodes=2)
+    assert (place.requeued, end["outcome"], end["requeued"]) == (0, "killed", False)
+    assert end["message"] == "rank 1: the training process was ended by SIGKILL"
+
+
+def test_a_run_whose_nodes_fail_again_and_again_without_a_checkpoint_ends_and_says_so(
+    stopped: Callable[..., Any],
+) -> None:
+    found = [stopped(RUNNING, ending=BEREFT, nodes=2) for _ in range(4)]
+    assert [place.requeued for place, _ in found] == [1, 1, 1, 0]
+    assert found[-1][1]["outcome"] == "killed"
+    assert "3 attempts in a row ended without a new checkpoint, this one by a node's failure" in found[-1][1]["message"]
+    place, end = stopped(RUNNING, ending=BEREFT, nodes=2, images=160)
+    assert (place.requeued, end["outcome"]) == (1, "node failure")
+
+
+def test_a_user_who_cancels_a_run_whose_node_is_gone_gets_no_new_one(stopped: Callable[..., Any]) -> None:
+    place, end = stopped({"JobState": "COMPLETING", "Restarts": "0"}, ending=BEREFT, nodes=2)
+    assert (place.requeued, end["outcome"]) == (0, "cancelled")
+
+
+# ---- what SLURM refuses ----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_slurm_does_not_put_back_says_why(
+    stopped: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "RETRY_S", 0.5)
+    place, end = stopped(
+        PREEMPTED, refused="scontrol requeue: slurm_requeue error: Requested operation is disabled", notice_s=1
+    )
+    assert place.requeued >= 2
+    assert (end["outcome"], end["requeued"]) == ("preempted", False)
+    assert end["message"] == (
+        "scontrol requeue: slurm_requeue error: Requested operation is disabled: infogan sweep submit goes on with it"
+    )
+    _, end = stopped(PREEMPTED, stays="SLURM has not taken the job back in 300 s")
+    assert (end["requeued"], end["message"][:41]) == (False, "SLURM has not taken the job back in 300 s")
+
+
+def test_a_task_leaves_once_slurm_is_ending_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "JobEnvironment", lambda: Place(tmp_path))
+    states = iter(["RUNNING", "COMPLETING"])
+    monkeypatch.setattr(jobs, "job_facts", lambda job: {"JobState": next(states)})
+    signals = Signals()
+    threading.Timer(0.3, signals.stop, ["SIGTERM"]).start()
+    began = time.monotonic()
+    assert jobs.Task(order_of(tmp_path), signals)._stays() == ""
+    assert 0.2 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("facts", "outcome"),
+    [
+        ({"RunTime": "00:59:10", "TimeLimit": "01:00:00"}, "timed out"),  # a minute of Python after a long setup
+        ({"RunTime": "00:59:10", "TimeLimit": "1-00:00:00"}, "preempted"),  # raised since by scontrol update
+        ({"RunTime": "00:59:55", "JobState": "COMPLETING"}, "timed out"),
+    ],
+)
+def test_slurm_is_asked_how_long_a_job_has_run(
+    stopped: Callable[..., Any], facts: dict[str, str], outcome: str
+) -> None:
+    assert stopped(RUNNING | facts, ran_s=60)[1]["outcome"] == outcome
+
+
+def test_an_error_of_the_supervisor_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "JobEnvironment", lambda: Place(tmp_path))
+    with pytest.raises(SystemExit):
+        jobs.Task(replace(order_of(tmp_path), folder=str(tmp_path / "gone")), Signals()).run()
+    end = json.loads((tmp_path / "attempts" / "abc.jsonl").read_text().splitlines()[-1])
+    assert end["outcome"] == "failed"
+    assert "No such file or directory" in end["message"]
+    assert "gone" in end["message"]
+
+
+def test_jobs_beside_each_other_meet_at_ports_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+    place.num_tasks = 2
+    monkeypatch.setattr(jobs, "JobEnvironment", lambda: place)
+    monkeypatch.setattr(
+        jobs,
+        "TorchDistributedEnvironment",
+        lambda: type(
+            "Found", (), {"master_addr": "a", "rank": 0, "world_size": 2, "local_rank": 0, "local_world_size": 2}
+        ),
+    )
+    found = []
+    for job, restart in [(n, 0) for n in range(70000, 70064)] + [(70000, 1)]:
+        monkeypatch.setenv("SLURM_JOB_ID", str(job))
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        found.append(int(jobs.Task(order_of(tmp_path, processes=2), Signals())._distributed()["MASTER_PORT"]))
+    assert len(set(found[:64])) == 64
+    assert found[64] != found[0]
+    assert all(jobs.PORTS[0] <= port < jobs.PORTS[1] for port in found)
+
+
 # ---- one child -------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +358,20 @@ def test_a_child_that_does_not_save_in_time_is_ended(tmp_path: Path, monkeypatch
     signals.stop("SIGUSR2")
     ending = child(tmp_path, deaf, signals, notice_s=2)
     assert (ending.outcome, ending.message[:31]) == ("stopped", "it had not saved in time and wa")
+
+
+def test_a_signal_that_gives_no_notice_leaves_the_child_all_the_time_it_needs(tmp_path: Path) -> None:
+    """preemption.signal TERM or none: SIGUSR2 is then somebody else's, and sets no limit."""
+    saves = "import signal, sys, time; signal.signal(signal.SIGUSR2, lambda *_: (time.sleep(1), sys.exit(143))); "
+    signals = Signals()
+    threading.Timer(1.0, signals.stop, ["SIGUSR2"]).start()
+    ending = child(tmp_path, saves + "time.sleep(60)", signals, notice_s=0)
+    assert (ending.outcome, ending.message) == ("stopped", "")
+
+
+def test_a_child_that_another_processs_end_has_ended_says_so(tmp_path: Path) -> None:
+    ending = child(tmp_path, "import sys; print('error: rank 1 is gone', file=sys.stderr); sys.exit(75)")
+    assert ending == Ending("killed", "error: rank 1 is gone", bereft=True)
 
 
 def test_a_hopeless_run_is_told_to_save_and_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

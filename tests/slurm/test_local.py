@@ -44,7 +44,8 @@ def test_a_sweep_runs_here_is_sent_once_and_ends_in_a_table(lab: Any, sweep: Pat
     assert "<script" not in page
     assert page.count("<polyline") >= 4
     files = [path for path in lab.run(sweep, next(iter(rows))).rglob("*") if path.is_file()]
-    dry = lab("sweep", "submit", sweep, "--cluster", here, "--dry-run")
+    assert "0 runs in " in lab("sweep", "submit", sweep, "--cluster", here, "--dry-run")
+    dry = lab("sweep", "submit", sweep, "--cluster", here, "--dry-run", "--out", "elsewhere")
     most = int(dry.partition("at most ")[2].split()[0])
     assert len([path for path in files if "tensorboard" not in path.parts]) <= most
 
@@ -59,7 +60,7 @@ def test_a_sweep_runs_here_is_sent_once_and_ends_in_a_table(lab: Any, sweep: Pat
     assert [run["images"] for run in lab.status(later).values()] == [120]
 
 
-def test_what_went_wrong_is_told_and_a_repaired_run_is_sent_again(lab: Any) -> None:
+def test_what_went_wrong_is_told_and_a_repaired_run_is_sent_again(lab: Any, tiny_data: Path) -> None:
     sweep = lab.sweep("broken", fixed={"stop": "10 updates", "data.path": "nowhere"})
     here = lab.cluster("here", kind="local")
     lab("sweep", "submit", sweep, "--cluster", here, code=1)
@@ -70,8 +71,12 @@ def test_what_went_wrong_is_told_and_a_repaired_run_is_sent_again(lab: Any) -> N
     assert told.startswith(f"run {run['id']} (seed=0): failed: error: ")
     said = lab("prepare", sweep, code=2)
     assert "nowhere: not there; build it" in said
-    sweep = lab.sweep("broken", fixed={"stop": "10 updates", "data.path": "made"}, data={"made": {"source": "digits"}})
     assert "no run has an id that begins so" in lab("sweep", "why", sweep, "zzz", code=2)
+    (lab.folder / "nowhere").symlink_to(tiny_data)
+    assert "1 runs fit their data" in lab("prepare", sweep)
+    assert f"run {run['id']}: finished" in lab("sweep", "submit", sweep, "--cluster", here)
+    (run,) = lab.status(sweep).values()
+    assert (run["state"], run["images"], run["attempts"]) == ("finished", 80, 2)
 
 
 def test_prepared_data_of_a_url_is_all_that_a_run_without_a_network_needs(

@@ -5,12 +5,14 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+HERE = Path(__file__).resolve().parent
 TAKES_ALL_NODES = ("--partition=high", "--nodes=3", "--exclusive", "--time=1", "--wrap=true")
 
 
@@ -30,14 +32,32 @@ def trains(runs: dict[str, dict[str, Any]]) -> bool:
     return all(run["state"] == "running" and run["images"] > 0 for run in runs.values())
 
 
-def kill_trainer(run: Path, rank: int) -> None:
-    """Kill the process that trains one rank of a run on this machine."""
+def trainer(run: Path, rank: int) -> psutil.Process:
+    """The process that trains one rank of a run on this machine."""
     for process in psutil.process_iter(["cmdline", "environ"]):
         words, environment = process.info["cmdline"] or [], process.info["environ"] or {}
         if "launch.train" in words and str(run) in words and environment.get("RANK") == str(rank):
-            process.kill()
-            return
+            return process
     raise AssertionError(f"nobody trains rank {rank} of {run}")
+
+
+def kill_node(run: Path, rank: int) -> str:
+    """Kill all processes of the node that trains a rank, as a loss of power does: they share the name of a machine, as
+    a namespace; that name."""
+    training = trainer(run, rank)
+    node: str = training.environ()["SLURMD_NODENAME"]
+    space = os.readlink(f"/proc/{training.pid}/ns/uts")
+    assert space != os.readlink("/proc/self/ns/uts")
+    theirs = []
+    for process in psutil.process_iter():
+        with suppress(OSError):
+            if os.readlink(f"/proc/{process.pid}/ns/uts") == space:
+                theirs.append(process)
+    for process in theirs:
+        process.suspend()  # so that none sees another die
+    for process in theirs:
+        process.kill()
+    return node
 
 
 def test_a_sweep_is_sent_watched_and_collected(cluster_lab: Any, undisturbed: Callable[..., Any], left_by: Any) -> None:
@@ -77,7 +97,7 @@ def test_preemption_time_limits_a_kill_and_a_cancellation_change_no_bit(
     assert "2 runs on 1 x 2 processes" in said
     lab.wait(sweep, trains)
     killed, cancelled, *others = lab.states(sweep)
-    kill_trainer(lab.run(sweep, killed), rank=1)
+    trainer(lab.run(sweep, killed), rank=1).kill()
     assert f"1 runs cancelled: {cancelled}" in lab("sweep", "cancel", sweep, cancelled)
     lab.sbatch(*TAKES_ALL_NODES)
 
@@ -107,6 +127,32 @@ def test_preemption_time_limits_a_kill_and_a_cancellation_change_no_bit(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_node_that_fails_costs_no_bit(
+    cluster_lab: Any, undisturbed: Callable[..., Any], left_by: Any, rank: int
+) -> None:
+    """All that runs on one of two nodes is killed at once, its slurmd too: the run goes on, on others. Rank 0's node is
+    where the batch script and srun are."""
+    lab = cluster_lab
+    sweep = lab.sweep("gone", fixed={"stop": "60 updates", "patience": 10}, shape={"nodes": 2})
+    lab("sweep", "submit", sweep, "--cluster", lab.cluster("gone", environment={"TINY_PAUSE": "1"}))
+    lab.wait(sweep, lambda runs: trains(runs) and all(run["images"] > 80 for run in runs.values()))
+    (name,) = lab.states(sweep)
+    node = kill_node(lab.run(sweep, name), rank)
+    try:
+        lab.wait(sweep, finished, seconds=300)
+    finally:
+        folder = Path(lab.environment["SLURM_CONF"]).parent.parent
+        subprocess.run([str(HERE / "cluster.sh"), "node", str(folder), node], check=True, timeout=90)
+    ends = lab.attempts(sweep, name)
+    assert [(end["outcome"], end["requeued"]) for end in ends] == [("node failure", True), ("finished", False)]
+    assert f"rank {rank} " in ends[0]["message"]
+    assert ends[0]["images_after"] > 0
+    assert_equal(left_by(lab.run(sweep, name)), undisturbed(lab, sweep, name, 2), "a node failed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_processes_on_each_of_two_nodes_are_four_on_one(
     cluster_lab: Any, undisturbed: Callable[..., Any], left_by: Any
 ) -> None:
@@ -115,7 +161,7 @@ def test_two_processes_on_each_of_two_nodes_are_four_on_one(
     lab("sweep", "submit", sweep, "--cluster", lab.cluster("nodes"))
     lab.wait(sweep, finished)
     (name,) = lab.states(sweep)
-    logs = sorted((lab.folder / "sweeps" / "nodes" / "jobs").glob("*/*_log.out"))
+    logs = sorted((lab.folder / "sweeps" / "nodes" / "jobs").glob("*_log.out"))
     hosts = {
         line.split(" on ")[1].split(",")[0] for log in logs for line in log.read_text().splitlines() if "rank " in line
     }

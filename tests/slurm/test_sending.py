@@ -2,27 +2,32 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import infogan
 from shards.errors import UserError
-from slurm import scheduler, snapshot, status, submit
+from slurm import scheduler, snapshot, submit
 from slurm.cluster import Cluster, Preemption
+from slurm.order import Order, needs, order_for
 from slurm.snapshot import Snapshot
 from slurm.spec import Evaluation, Shape
+from slurm.submissions import Turn
 from slurm.sweep import Run, Sweep
 
-NOWHERE = Snapshot("abc", Path("/sweep/code/abc"), (), None)
+NOWHERE = Snapshot("abc", Path("/sweep/code/abc"), ())
 
 
 def some_runs(count: int, shape: Shape | None = None) -> list[Run]:
     return [Run(f"{n:010d}", {"seed": n}, shape or Shape(), f"{n:064d}", "40 updates") for n in range(count)]
+
+
+def batches(runs: list[Run], cluster: Cluster, code: dict[str, Snapshot] | None = None) -> list[submit.Batch]:
+    return submit.batches(runs, cluster, code or dict.fromkeys((run.id for run in runs), NOWHERE))
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def test_an_array_is_never_larger_than_slurm_takes_and_all_arrays_share_the_limi
     largest_array: Callable[[int], None],
 ) -> None:
     largest_array(100)
-    found = submit.batches(some_runs(250), Cluster(parallel=64))
+    found = batches(some_runs(250), Cluster(parallel=64))
     assert [len(batch.runs) for batch in found] == [100, 100, 50]
     assert [run.id for batch in found for run in batch.runs] == [run.id for run in some_runs(250)]
     assert sum(batch.parallel for batch in found) == 64
@@ -43,7 +48,7 @@ def test_an_array_is_never_larger_than_slurm_takes_and_all_arrays_share_the_limi
 
 def test_more_arrays_than_the_limit_go_one_after_another(largest_array: Callable[[int], None]) -> None:
     largest_array(10)
-    found = submit.batches(some_runs(45), Cluster(parallel=2))
+    found = batches(some_runs(45), Cluster(parallel=2))
     assert [batch.parallel for batch in found] == [1] * 5
     assert [batch.after for batch in found] == [None, None, 0, 1, 2]
 
@@ -51,19 +56,46 @@ def test_more_arrays_than_the_limit_go_one_after_another(largest_array: Callable
 def test_an_array_holds_one_shape_only(largest_array: Callable[[int], None]) -> None:
     largest_array(100)
     runs = some_runs(3) + some_runs(2, Shape(nodes=2, processes=4))
-    assert [(len(batch.runs), batch.shape.nodes) for batch in submit.batches(runs, Cluster())] == [(3, 1), (2, 2)]
+    assert [(len(batch.runs), batch.needs.nodes) for batch in batches(runs, Cluster())] == [(3, 1), (2, 2)]
+
+
+def test_arrays_of_all_shapes_and_codes_share_one_limit_and_leave_none_of_it_unused(
+    largest_array: Callable[[int], None],
+) -> None:
+    largest_array(100)
+    runs = some_runs(90) + [replace(run, id=f"x{run.id}") for run in some_runs(2, Shape(nodes=2))]
+    other = Snapshot("def", Path("/sweep/code/def"), ())
+    code = {run.id: other if run.id.endswith("9") else NOWHERE for run in runs}
+    found = batches(runs, Cluster(parallel=16), code)
+    assert [(len(batch.runs), batch.snapshot.digest, batch.parallel) for batch in found] == [
+        (81, "abc", 7), (9, "def", 7), (2, "abc", 2),
+    ]  # fmt: skip
+    one_by_one = batches(runs, Cluster(parallel=1), code)
+    assert [(batch.parallel, batch.after) for batch in one_by_one] == [(1, None), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("file", "slurm", "largest"),
+    [(None, None, 1000), (None, 4001, 4001), (50, 4001, 50), (9000, 4001, 4001), (2000, None, 2000)],
+)
+def test_an_array_is_as_large_as_the_file_and_slurm_allow(
+    monkeypatch: pytest.MonkeyPatch, file: int | None, slurm: int | None, largest: int
+) -> None:
+    monkeypatch.setattr(scheduler, "largest_array", lambda: slurm)
+    assert len(batches(some_runs(5000), Cluster(array_size=file))[0].runs) == min(largest, 5000)
 
 
 def script(cluster: Cluster, shape: Shape, **more: Any) -> str:
     runs = some_runs(3, shape)
     sweep = Sweep(Path("/sweep"), "mine", tuple(runs), Evaluation(), **more)
-    return submit.script(sweep, submit.Batch(runs, shape, 2, None), cluster, NOWHERE)
+    return submit.script(sweep, submit.Batch(runs, needs(shape, cluster), NOWHERE, 2, None), cluster)
 
 
 def test_the_script_asks_for_what_the_cluster_file_and_the_shape_say() -> None:
     cluster = Cluster(
         partition="gpu", account="lab", constraint="a100", time="1:30:00", memory_per_process="8G",
-        modules=("cuda/12",), environment={"A": "b c"}, setup=("ulimit -n 4096",), srun=("--cpu-bind=cores",),
+        modules=("cuda/12",), environment={"A": "b c", "B": '$TMPDIR/"x" $(id) \\'}, setup=("ulimit -n 4096",),
+        srun=("--cpu-bind=cores",),
         sbatch={"nice": "50", "exclusive": "", "mail_type": "END"},
     )  # fmt: skip
     said = script(cluster, Shape(nodes=2, processes=4))
@@ -77,8 +109,9 @@ def test_the_script_asks_for_what_the_cluster_file_and_the_shape_say() -> None:
     assert "--cpus-per-task=4 --kill-on-bad-exit=1 --wait=0 --cpu-bind=cores" in srun
     setup = said.partition("# setup\n")[2].partition("\n# command")[0].splitlines()
     assert setup == [
-        "module load cuda/12", "export A='b c'", "export INFOGAN_OFFLINE=1", "export HF_HUB_OFFLINE=1",
-        "export PYTHONPATH=/sweep/code/abc", "export PYTHONSAFEPATH=1", "ulimit -n 4096",
+        "module load cuda/12", "export A='b c'", 'export B="$TMPDIR/\\"x\\" \\$(id) \\\\"', "export INFOGAN_OFFLINE=1",
+        "export HF_HUB_OFFLINE=1", "export PYTHONSAFEPATH=1",
+        "export PYTHONPATH=/sweep/code/abc${PYTHONPATH:+:$PYTHONPATH}", "ulimit -n 4096",
     ]  # fmt: skip
 
 
@@ -100,7 +133,9 @@ def test_where_there_is_no_slurm_a_submission_says_so(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     sweep = Sweep(tmp_path, "mine", tuple(some_runs(2)), Evaluation())
     with pytest.raises(UserError, match=r"no SLURM on this machine .* or say --cluster local"):
-        submit.send(sweep, sweep.runs, Cluster(), NOWHERE, lambda run: None, print)  # type: ignore[arg-type, return-value]
+        code = dict.fromkeys((run.id for run in sweep.runs), NOWHERE)
+        order = cast(Callable[[Run], Order], lambda run: None)
+        submit.send(sweep, sweep.runs, Cluster(), code, order, print, Turn(tmp_path))
 
 
 @pytest.fixture
@@ -129,8 +164,8 @@ def test_a_snapshot_holds_the_code_as_it_is_and_no_later_edit(checkout: Path, tm
     assert found == {"CODE.json", "infogan/__init__.py", "infogan/new.py"}
     assert (taken.folder / "infogan" / "__init__.py").read_text() == "one = 2\n"
     told = (taken.folder / "CODE.json").read_text()
-    assert taken.commit is not None
-    for part in (taken.commit, "+one = 2", "infogan/new.py", "torch==2.13.0", "pytest=="):
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
+    for part in (commit.stdout.strip(), "+one = 2", "infogan/new.py", "torch==2.13.0", "pytest=="):
         assert part in told
     later = snapshot.take(tmp_path / "sweep")
     assert later.digest != taken.digest
@@ -143,12 +178,10 @@ def test_a_snapshot_holds_the_code_as_it_is_and_no_later_edit(checkout: Path, tm
 def test_a_snapshot_is_what_a_process_imports_wherever_it_starts(checkout: Path, tmp_path: Path) -> None:
     taken = snapshot.take(tmp_path / "sweep")
     (checkout / "infogan" / "__init__.py").write_text("one = 4\n")
-    from slurm.order import environment
-
+    run = some_runs(1)[0]
+    order = order_for(Sweep(tmp_path / "sweep", "mine", (run,), Evaluation()), run, Cluster(), taken)
     command = [sys.executable, "-c", "import infogan; print(infogan.one)"]
-    found = subprocess.run(
-        command, cwd=checkout, env=environment(Cluster(), taken), capture_output=True, text=True, check=True
-    )
+    found = subprocess.run(command, cwd=checkout, env=order.within({}), capture_output=True, text=True, check=True)
     assert found.stdout == "1\n"
 
 
@@ -157,56 +190,6 @@ def test_a_snapshot_of_data_is_refused(checkout: Path, tmp_path: Path, monkeypat
     (checkout / "infogan" / "raw.bin").write_bytes(bytes(2**21))
     with pytest.raises(UserError, match=r"over 1 MB .*the largest: infogan/raw.bin.*gitignore"):
         snapshot.take(tmp_path / "sweep")
-
-
-@pytest.mark.parametrize(
-    ("final", "attempted", "state"),
-    [
-        ("CANCELLED by 0", True, "cancelled"),
-        ("CANCELLED", False, "cancelled"),
-        ("TIMEOUT", True, "timed out"),
-        ("NODE_FAIL", True, "killed"),
-        ("OUT_OF_MEMORY", True, "killed"),
-        ("FAILED", True, "killed"),
-        ("FAILED", False, "failed"),
-        ("COMPLETED", True, "stopped"),
-    ],
-)
-def test_the_word_of_accounting_is_translated(final: str, attempted: bool, state: str) -> None:
-    last = status.Attempt(0.0) if attempted else None
-    assert status._by_accounting(final, None, last)[0] == state
-
-
-@pytest.mark.parametrize(
-    ("outcome", "message", "earlier", "state"),
-    [
-        ("failed", "rank 1: the training process was ended by SIGKILL", False, "killed"),
-        ("killed", "rank 1: the training process was ended by SIGKILL", False, "killed"),
-        ("", "rank 1: the training process was ended by SIGKILL", True, "killed"),
-        ("failed", "rank 1: error: data: gone", True, "failed"),
-        ("finished", "rank 1: error: of an earlier time", True, "finished"),
-    ],
-)
-def test_the_rank_that_failed_first_is_named(
-    tmp_path: Path, outcome: str, message: str, earlier: bool, state: str
-) -> None:
-    """When one rank is killed the others fail too, a moment later or a moment earlier, by their own account."""
-    record = status.Record(tmp_path, some_runs(1)[0].id)
-    now = time.time()
-    record.fail_alone(1, "node1", "7_0", 0, message)
-    last = status.Attempt(now - 60, job="7_0", outcome=outcome, message="rank 0: connection closed")
-    last = replace(last, ended=now + (5 if earlier else -5)) if outcome else last
-    sweep = Sweep(tmp_path, "mine", tuple(some_runs(1)), Evaluation())
-    found = status._state(sweep, sweep.runs[0], None, record, [last], "7_0", None, None)
-    assert found[0] == state if state != "finished" else found[0] == "stopped"
-    assert (found[1] == message) is (state != "finished")
-
-
-def test_what_accounting_said_once_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "ended", lambda jobs: {"7_0": "CANCELLED by 0"} if "7_0" in jobs else {})
-    assert status._finals(tmp_path, ["7_0", "7_1"]) == {"7_0": "CANCELLED by 0"}
-    monkeypatch.setattr(scheduler, "ended", lambda jobs: {})
-    assert status._finals(tmp_path, ["7_0", "7_1"]) == {"7_0": "CANCELLED by 0"}
 
 
 def test_a_shape_may_have_cpus_and_time_of_its_own() -> None:

@@ -2,14 +2,15 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shards.errors import UserError
 from slurm import cluster as clusters
+from slurm import expand as expanding
 from slurm import spec as specs
-from slurm import sweep as sweeps
 from slurm.spec import Condition
 
 
@@ -56,9 +57,9 @@ def test_random_values_keep_to_their_distributions_and_depend_on_nothing_but_the
 
 
 def test_a_run_has_the_same_id_whatever_else_is_in_the_sweep(tmp_path: Path) -> None:
-    small = sweeps.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\n"))
-    large = sweeps.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 128]}\nseeds: 3\n"))
-    later = sweeps.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\nfixed: {stop: 9000 updates}\n"))
+    small = expanding.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\n"))
+    large = expanding.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 128]}\nseeds: 3\n"))
+    later = expanding.expand(load(tmp_path, "base: paper/mnist\nseeds: [2]\nfixed: {stop: 9000 updates}\n"))
     (run, _) = small[0]
     assert run.id in {other.id for other, _ in large}
     assert [other.id for other, _ in later] == [run.id]  # a later stop is the same run, going on
@@ -66,7 +67,7 @@ def test_a_run_has_the_same_id_whatever_else_is_in_the_sweep(tmp_path: Path) -> 
 
 
 def test_combinations_that_are_one_run_count_once(tmp_path: Path) -> None:
-    assert len(sweeps.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 64, 128]}\n"))) == 2
+    assert len(expanding.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 64, 128]}\n"))) == 2
 
 
 def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
@@ -75,9 +76,25 @@ def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
         "base: paper/mnist\ngrid: {batch: [64, 128]}\nshape: {processes: 2}\n"
         "shapes: [{when: {batch: 128}, nodes: 2, processes: 4, time: 30}]\n",
     )
-    shapes = {run.values["batch"]: run.shape for run, _ in sweeps.expand(spec)}
+    shapes = {run.values["batch"]: run.shape for run, _ in expanding.expand(spec)}
     assert (shapes[64].nodes, shapes[64].processes) == (1, 2)
     assert (shapes[128].nodes, shapes[128].processes, shapes[128].time) == (2, 4, "30")
+
+
+def test_shapes_say_only_what_differs_from_shape(tmp_path: Path) -> None:
+    spec = load(
+        tmp_path,
+        "base: paper/mnist\nseeds: 2\nshape: {processes: 2, time: 30, memory_per_process: 8G}\n"
+        "shapes: [{when: {seed: 1}, nodes: 2}]\n",
+    )
+    assert spec.shape_of({"seed": 1}) == replace(spec.shape, nodes=2)
+
+
+def test_a_file_whose_name_is_no_sweeps_name_is_told_what_to_say(tmp_path: Path) -> None:
+    path = tmp_path / "my sweep.yaml"
+    path.write_text("base: paper/mnist\n")
+    with pytest.raises(UserError, match=r"'my sweep': must be letters, .*; say name: NAME in the file"):
+        specs.load(path)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +125,16 @@ def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
         ("base: paper/mnist\nevaluate: {when: later}", "evaluate.when: 'later': must be one of never, run, array"),
         ("base: paper/mnist\nname: ../elsewhere", "name: '../elsewhere': must be letters"),
         ("base: paper/mnist\nexclude: [{seed: 0}]", "exclude leaves no run"),
+        (
+            "base: paper/mnist\ngrid: {batch: [64]}\nexclude: [{bach: 64}]",
+            "exclude.0.bach: no run sets this; set here: batch, seed",
+        ),
+        ("base: paper/mnist\nshapes: [{when: {batch: 64}, nodes: 2}]", "shapes.0.when.batch: no run sets this; set"),
+        ("base: paper/mnist\nshape: {gpus_per_process: -1}", "shape.gpus_per_process: -1: must be at least 0"),
+        ("base: paper/mnist\nshape: {cpus_per_process: 0}", "shape.cpus_per_process: 0: must be at least 1"),
+        ("base: paper/mnist\nlimits: {hours: -1}", "limits.hours: -1.0: must be above 0"),
+        ("base: paper/mnist\nevaluate: {samples: 1}", "evaluate.samples: 1: must be at least 2"),
+        ("base: paper/mnist\ncluster: [a]", "cluster: ['a']: must be a word"),
         ("base: paper/mnist\nlimits: {runs: 2}\nseeds: 3", "limits.runs: more than 2 runs; raise it, or vary less"),
         ("base: paper/mnist\ngrid: {optimizer.citric.lr: [1]}", "optimizer.citric: unknown setting"),
         ("base: paper/mnist\ngrid: {batch: [-1]}", "the run with batch=-1 seed=0: batch: -1: must be at least 2"),
@@ -120,7 +147,7 @@ def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_one_line_with_file_place_rule_and_remedy(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        sweeps.expand(load(tmp_path, text))
+        expanding.expand(load(tmp_path, text))
     assert said in str(caught.value)
     assert str(tmp_path / "sweep.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -152,11 +179,11 @@ def test_time_limits_are_read_as_slurm_reads_them(time: str, minutes: int) -> No
 
 
 def test_every_cluster_and_every_sweep_of_ours_is_sound() -> None:
-    folder = clusters.settings.presets_folder()
+    folder = clusters.sections.presets_folder()
     for path in (folder / "clusters").glob("*.yaml"):
         assert clusters.load(path.stem).name == path.stem
     for path in (folder / "sweeps").glob("*.yaml"):
-        assert sweeps.expand(specs.load(path))
+        assert expanding.expand(specs.load(path))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +192,10 @@ def test_every_cluster_and_every_sweep_of_ours_is_sound() -> None:
         ("kind: pbs", "kind: 'pbs': must be one of slurm, local"),
         ("preemption: {signal: USR1}", "preemption.signal: 'USR1': must be one of USR2, TERM, none"),
         ("preemption: {notice_s: 1}", "preemption.notice_s: 1: must be at least 10"),
-        ("sbatch: {signal: USR1@5}", "sbatch.signal: is set by the sweep itself"),
+        ("sbatch: {signal: USR1@5}", "sbatch.signal: is set by the sweep itself: use preemption.signal"),
+        ("sbatch: {time: 90}", "sbatch.time: is set by the sweep itself: use time"),
+        ("sbatch: {no-requeue: true}", "sbatch.no-requeue: is set by the sweep itself: use preemption.requeue"),
+        ("sbatch: {job_name: x}", "sbatch.job_name: is set by the sweep itself: use name in the sweep file"),
         ("cpus_per_process: 0", "cpus_per_process: 0: must be at least 1"),
         ("memory_per_process: much", "memory_per_process: 'much': must be a number and M, G or T"),
         ("partitions: [a]", "partitions: unknown setting; did you mean 'partition'?"),
@@ -179,6 +209,12 @@ def test_a_mistake_in_a_cluster_file_is_named(tmp_path: Path, text: str, said: s
     assert said in str(caught.value)
 
 
+def test_an_option_without_a_value_is_said_by_true_or_false(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("sbatch: {exclusive: true, overcommit: false, nice: 5}\n")
+    assert clusters.load(str(path)).sbatch == {"exclusive": "", "nice": "5"}
+
+
 def test_an_unknown_cluster_is_answered_with_ours() -> None:
     with pytest.raises(UserError, match="ours: local, preemptible, slurm_cpu, slurm_gpu"):
         clusters.load("nowhere")
@@ -186,6 +222,6 @@ def test_an_unknown_cluster_is_answered_with_ours() -> None:
 
 def test_the_number_of_files_of_a_run_is_bounded(tmp_path: Path) -> None:
     """640 kimg with a picture set per 64: 12 sets of 4 pictures, 4 checkpoints of 6 files, and 11 others."""
-    ((_, config),) = sweeps.expand(load(tmp_path, "base: paper/mnist\n"))
-    assert sweeps.most_files(config) == 12 * 4 + 4 * 6 + 11
+    ((_, config),) = expanding.expand(load(tmp_path, "base: paper/mnist\n"))
+    assert expanding.most_files(config) == 12 * 4 + 4 * 6 + 11
     assert math.isfinite(config.images.every_kimg)

@@ -1,0 +1,118 @@
+"""What goes out: which runs stay and why, with which code the others go, and what a dry run shows of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shards.errors import UserError
+from slurm import snapshot, status
+from slurm.attempts import Record
+from slurm.cluster import Cluster
+from slurm.order import Order, order_for
+from slurm.snapshot import Snapshot
+from slurm.states import STATES
+from slurm.submissions import Turn, newest
+from slurm.sweep import Run, Sweep, described
+
+if TYPE_CHECKING:
+    from infogan.config import RunConfig
+
+Say = Callable[[str], None]
+Code = Mapping[str, Snapshot]
+"""The code that each run is sent with, by the run's id."""
+
+
+def why_not(sweep: Sweep, asked: Sequence[str], sending: Sequence[Run]) -> list[str]:
+    """Of the runs that were named, those that are not sent again, and why."""
+    named = {sweep.find(word).id for word in asked if word not in STATES} - {run.id for run in sending}
+    if not named:
+        return []
+    return [
+        f"run {found.id} is {found.state}, {STATES[found.state]}: it is not sent again"
+        for found in status.look(sweep).runs
+        if found.id in named
+    ]
+
+
+def code_of(sweep: Sweep, sending: Sequence[Run], choice: str | None) -> dict[str, Snapshot]:
+    """The code of each run: as it is now; for runs that were begun with other code, `kept` or `new`, as asked for.
+
+    Raises UserError where that would have to be asked for, or where kept code is gone.
+    """
+    begun = _begun(sweep, sending)
+    if choice == "kept":
+        found = {digest: snapshot.kept(sweep.folder, digest) for digest in dict.fromkeys(begun.values())}
+        fresh = snapshot.take(sweep.folder) if len(begun) < len(sending) else None
+        return {run.id: found[begun[run.id]] if run.id in begun else _known(fresh) for run in sending}
+    now = snapshot.take(sweep.folder)
+    others = [(run, digest) for run, digest in begun.items() if digest != now.digest]
+    if others and choice is None:
+        files = snapshot.differing(sweep.folder / "code" / others[0][1], now.folder)
+        raise UserError(
+            f"sweep {sweep.name}: the code has changed since {len(others)} of these runs began "
+            f"({', '.join(files[:3])}{' and others' if len(files) > 3 else ''}): --code kept goes on with the code of "
+            "each, --code new with the code as it is now"
+        )
+    return dict.fromkeys((run.id for run in sending), now)
+
+
+def _known(fresh: Snapshot | None) -> Snapshot:
+    assert fresh is not None
+    return fresh
+
+
+def _begun(sweep: Sweep, runs: Sequence[Run]) -> dict[str, str]:
+    """The code that runs were last sent with, of those that have something to go on from."""
+    sent = newest(sweep.folder).code
+    return {run.id: sent[run.id] for run in runs if run.id in sent and (sweep.run_folder(run) / "checkpoints").is_dir()}
+
+
+def deliver(
+    sweep: Sweep, runs: Sequence[Run], where: Cluster, code: Code, say: Say, turn: Turn, *, train: bool
+) -> bool:
+    """Send the runs, or run them here; whether none of these failed and none was stopped."""
+    from slurm import local, submit
+
+    def order(run: Run) -> Order:
+        found = order_for(sweep, run, where, code[run.id], train=train)
+        past = Record(sweep.folder, run.id).attempts()
+        # sent again all the same, it is not to be ended by the very row that ended it
+        return replace(found, stop_if=()) if past and past[-1].outcome == "hopeless" else found
+
+    kind = "train" if train else "evaluate"
+    turn.intend(kind=kind, cluster=where.name, code={run.id: code[run.id].digest for run in runs})
+    if where.kind == "local":
+        return local.run_all(sweep, runs, where, order, say, turn)
+    submit.send(sweep, runs, where, code, order, say, turn)
+    return True
+
+
+def show(
+    sweep: Sweep, sending: Sequence[Run], configs: Mapping[str, "RunConfig"], where: Cluster, kept: bool
+) -> list[str]:
+    """What would be sent, in lines; `kept`: runs that were begun go with the code that they have."""
+    from slurm import submit
+    from slurm.expand import most_files
+
+    lines = []
+    for run in sending:
+        files = most_files(configs[run.id])
+        most = f"at most {files} files" if files is not None else "files: known once the data set is there"
+        by_job = f" and {submit.files_of(run)} by its job" if where.kind == "slurm" else ""
+        lines.append(f"{run.id}  {described(run.values)}  stop {run.stop}, {most}{by_job}")
+    staying = f" ({len(sweep.runs) - len(sending)} more are not sent)" if len(sending) < len(sweep.runs) else ""
+    lines.append(
+        f"{len(sending)} runs in {sweep.folder}{staying}, on cluster {where.name}; a report and one TensorBoard file "
+        "per start more"
+    )
+    if where.kind == "local":
+        return [*lines, f"{where.parallel} at once, on this machine"]
+    begun = _begun(sweep, sending) if kept else {}
+    code = {run.id: _unwritten(sweep, begun.get(run.id, "DIGEST")) for run in sending}
+    for batch in submit.batches(sending, where, code):
+        lines.append(f"\n# {len(batch.runs)} runs:\n{submit.script(sweep, batch, where)}")
+    return lines
+
+
+def _unwritten(sweep: Sweep, digest: str) -> Snapshot:
+    return Snapshot(digest, sweep.folder.absolute() / "code" / digest, ())
