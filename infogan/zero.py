@@ -30,24 +30,22 @@ class ZeroEngine(Engine):
     """The engine of a run that trains by DeepSpeed's ZeRO."""
 
     def __init__(self, config: RunConfig) -> None:
-        where, settings = _settings(config)
-        told = _precision(settings)
+        self._where, self._settings = _settings(config)
         os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # accelerate is here for the processes only
-        super().__init__(config, told_precision=told)
-        try:
-            _check(where, settings, self)
-            self._deepspeed = _imported(self.device)
-        except UserError:
-            self.close()
-            raise
-        self._settings = settings
-        self.name = f"DeepSpeed ZeRO {settings['zero_optimization']['stage']}"
-        if _offloads(settings):
+        super().__init__(config, told_precision=_precision(self._settings))
+        self.name = f"DeepSpeed ZeRO {self._settings['zero_optimization']['stage']}"
+        if _offloads(self._settings):
             self.name += ", optimizer on the CPU"
         self._trained: dict[str, Any] = {}  # DeepSpeed's engines, by phase
         if not dist.is_initialized():  # a single process that no launcher started
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+    def _settle(self, config: RunConfig, precision: str) -> None:
+        super()._settle(config, precision)
+        self.meeting.same(f"deepspeed: {self._where}", self._settings)
+        _check(self._where, self._settings, self)
+        self._deepspeed = _imported(self.device)
 
     def prepare(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
         """DeepSpeed's engine over `module`, whose parameters it moves into one flat tensor of its own."""
