@@ -117,3 +117,32 @@ def test_processes_that_never_meet_are_told_so(infogan: Any, arguments: tuple[st
     ended = infogan(*arguments, before=alone, **first)
     assert ended.code == 2
     assert "processes: rank 0 of 2 could not meet the others at 127.0.0.1:0" in told([ended])
+
+
+def test_an_error_is_told_where_the_machine_of_rank_0_is_frozen(infogan: Any, tiny_preset: Path) -> None:
+    """The store that all speak through is there, and does not answer."""
+    freeze = "[os.kill(int(open('rank0').read()), 19), time.sleep(1), (_ for _ in ()).throw(ValueError('no luck'))]"
+    note = "import os\nif os.environ['RANK'] == '0': open('rank0', 'w').write(str(os.getpid()))\n"
+    arguments = ("train", str(tiny_preset), "--run", "run", "patience=60")
+    started = infogan.start_ranks(2, *arguments, before=note + IN_UPDATE_7.format(what=freeze))
+    began = time.monotonic()
+    ended = started[1].wait()
+    started[0].signal(signal.SIGKILL)
+    started[0].wait()
+    assert time.monotonic() - began < 40
+    assert ended.code == 1
+    assert "ValueError: no luck" in told([ended])
+
+
+def test_sigterm_ends_a_process_that_waits_for_another_outside_of_training(
+    infogan: Any, arguments: tuple[str, ...]
+) -> None:
+    """Python calls no handler there."""
+    late = "import infogan.run as r, time\nr.begin = lambda *a, **k: (open('begun', 'w'), time.sleep(1000))"
+    started = infogan.start_ranks(2, *arguments, before=late)
+    started[0].wait_for((infogan.folder / "begun").exists)
+    began = time.monotonic()
+    started[1].signal(signal.SIGTERM)
+    ended = [process.wait() for process in started]
+    assert time.monotonic() - began < 40
+    assert [end.code for end in ended] == [143, 143]
