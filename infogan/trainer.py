@@ -16,7 +16,7 @@ from infogan.codes import ContinuousCode, bound_at_best_std
 from infogan.config import RunConfig, digest
 from infogan.engine import PHASES, Engine
 from infogan.interruption import Interruption
-from infogan.learner import Learner
+from infogan.learner import MOST_SKIPPED, Learner
 from infogan.lease import Lease
 from infogan.model import Model, origin_of, snapshot
 from infogan.monitor import Monitor, Score, final_products
@@ -186,7 +186,7 @@ class Trainer:
         if lost:
             raise UserError(
                 f"run {self.run}: {taken or 'another process'} has taken it over, since this one had been silent for "
-                "too long; leave it to that one"
+                "too long; leave it to that one, or say --run DIR"
             )
         for phase, update in zip(PHASES, agreed[len(signals) :], strict=True):
             if update:
@@ -200,10 +200,15 @@ class Trainer:
         if self.engine.is_main:
             places = [self.dataset.place("train", index) for index in indices]
             atomic.write_json(dump, {"phase": phase, "update": update, "indices": indices, "images": places})
+        where = f"update {update} ({update * batch / 1000:g} kimg), {phase} phase"
+        remedy = f"try a lower optimizer.{phase}.lr, or precision=fp32, in a new run with --run DIR"
+        if self.config.precision == "fp16":
+            raise UserError(
+                f"{where}: it was the last of {MOST_SKIPPED} in a row whose gradients were not finite at any loss "
+                f"scale, and none was applied; its images are listed in {dump}; {remedy}"
+            )
         raise UserError(
-            f"update {update} ({update * batch / 1000:g} kimg), {phase} phase: its gradients were not finite, so it "
-            f"was not applied; its images are listed in {dump}; try a lower optimizer.{phase}.lr, or precision=fp32, "
-            "in a new run"
+            f"{where}: its gradients were not finite, so it was not applied; its images are listed in {dump}; {remedy}"
         )
 
     def finish(self) -> None:

@@ -221,8 +221,8 @@ class Watch:
         else:
             culprit = self._watched.get(found.rank, self._who)
             line = (
-                f"rank {found.rank} {_told(culprit)} hangs: for {found.seconds:.0f} s it has been in the {found.place}, "
-                "and others wait"
+                f"rank {found.rank} {_told(culprit)} hangs: for {found.seconds:.0f} s it has been in the "
+                f"{found.place}, and others wait"
             )
         self._end(f"{self._error()}{line}; {ALL_END}", EXIT_PART_FAILED, culprit)
 

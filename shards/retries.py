@@ -34,7 +34,8 @@ _FINAL_ELSEWHERE = (  # those of botocore and google-auth, by name
 class Patience:
     """How long to hold out, in seconds.
 
-    `stall`: without a byte, until a request is given up. `first`, `longest`: the pause after a failure, which doubles.
+    `stall`: without a byte, until a request is given up; of a protocol without streams, which does not tell how far it
+    is, for a block of 2 MiB, or a small file. `first`, `longest`: the pause after a failure, which doubles.
     `total`: without progress, until the failure is final.
     """
 

@@ -61,8 +61,10 @@ def test_every_file_is_one_that_accelerate_takes(path: Path) -> None:
         ),
         (
             {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, ["deepspeed=zero2"],
-            "zero2.json, accelerate launch was told deepspeed_config, which is another",
+            "zero2.json, accelerate launch was told its own YAML, which is another",
         ),
+        ({"ACCELERATE_USE_FSDP": "true"}, [], "processes: accelerate's settings say FSDP, which this trainer does not"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, [], "processes: accelerate's settings say Megatron-LM, which"),
         ({}, ["precision=fp16"], "precision: fp16 needs a GPU, and this run is on the CPU"),
     ],
 )  # fmt: skip

@@ -146,3 +146,11 @@ def test_sigterm_ends_a_process_that_waits_for_another_outside_of_training(
     ended = [process.wait() for process in started]
     assert time.monotonic() - began < 40
     assert [end.code for end in ended] == [143, 143]
+
+
+def test_a_network_that_leads_nowhere_is_one_line(infogan: Any, arguments: tuple[str, ...]) -> None:
+    ended = infogan.ranks(2, *arguments, GLOO_SOCKET_IFNAME="nosuch")
+    assert [end.code for end in ended] == [2, 2]
+    for end in ended:
+        assert "could not meet the others at 127.0.0.1:" in end.error
+        assert "GLOO_SOCKET_IFNAME" in end.error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards import staging
+from shards import staging, transport
 from shards.cache import CacheOptions
 from shards.dataset import Dataset, open_dataset
 from shards.errors import DataError, UserError
@@ -163,6 +164,19 @@ def test_object_storage_that_is_down_for_a_while_is_waited_for(
     starting.start()
     assert_equal(streamed(open_dataset(f"s3://{root.name}", cache), 6), streamed(open_dataset(root), 6))
     starting.join()
+
+
+def test_patience_with_a_server_that_is_down_is_had_once(
+    server: Any, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once more by who needs the shard, after the one who fetched it ahead."""
+    dataset = open_dataset(server.url, cache)
+    monkeypatch.setattr(transport, "PATIENCE", transport.Patience(stall=1.0, first=0.01, longest=0.05, total=3.0))
+    server.plan = lambda path, number: "503"
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="the server answered 503"):
+        streamed(dataset, 1)
+    assert 3 <= time.monotonic() - begun < 5
 
 
 # ---- the cache --------------------------------------------------------------------------------------------------
