@@ -3,11 +3,14 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 PATIENCE = 4
@@ -154,3 +157,28 @@ def test_a_network_that_leads_nowhere_is_one_line(infogan: Any, arguments: tuple
     for end in ended:
         assert "could not meet the others at 127.0.0.1:" in end.error
         assert "GLOO_SOCKET_IFNAME" in end.error
+
+
+@pytest.mark.slow
+def test_torchrun_starts_all_again_where_one_was_killed(
+    tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]],
+    checkpoints_of: Callable[[Path], list[str]],
+) -> None:  # fmt: skip
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=1", "-m",
+        "launch.train", "--", "own", "--run", "run", f"data.path={make_data(32, colour=True, images=40)}", "batch=8",
+        "stop=40 updates", "device=cpu", "threads=1", "precision=fp32", "eval.every_kimg=null",
+        "checkpoint.every_kimg=0.008",
+    ]  # fmt: skip
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        launcher = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=output, stderr=output)
+    until = time.monotonic() + 120
+    while not checkpoints_of(tmp_path / "run"):
+        assert launcher.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.02)
+    trainers = [p for p in psutil.Process(launcher.pid).children() if "launch.train" in p.cmdline()]
+    next(process for process in trainers if process.environ()["RANK"] == "1").kill()
+    assert launcher.wait(200) == 0, log.read_text()
+    assert "resuming from run/checkpoints/" in log.read_text()
+    assert checkpoints_of(tmp_path / "run")[-1] == "kimg-000000.320"

@@ -131,11 +131,19 @@ def test_with_batchnorm_synchronised_the_number_of_processes_changes_nothing(inf
 def test_two_machines_train_what_one_trains_to_the_bit(
     infogan: Any, tiny_preset: Path, left_by: Callable[[Path], Any]
 ) -> None:
-    """Four processes, each started by itself, with the ranks that they have on one machine and on two."""
+    """Four processes, each started by itself, with the ranks that they have on one machine and on two; and as those
+    tell each other who they are, so that one of the second machine speaks where the first is lost."""
+    apart = (
+        "import os, infogan.watch as w\nwho = w._who\n"
+        "w._who = lambda: who() | {'machine': str(int(os.environ['RANK']) // int(os.environ['LOCAL_WORLD_SIZE']))}\n"
+        "begin = w.Watch._begin\n"
+        "w.Watch._begin = lambda self: (begin(self), open(f'deputy-{self.rank}', 'w').write(str(self._deputy)))[0]"
+    )
     for nodes in (1, 2):
         arguments = ("train", str(tiny_preset), "--run", f"on{nodes}", "stop=20 updates")
-        for ended in infogan.ranks(4, *arguments, nodes=nodes):
+        for ended in infogan.ranks(4, *arguments, nodes=nodes, before=apart):
             assert ended.code == 0, ended.output
+        assert {(infogan.folder / f"deputy-{rank}").read_text() for rank in range(4)} == {str(nodes)}
     one, two = (left_by(infogan.folder / f"on{nodes}") for nodes in (1, 2))
     assert one.tensors == two.tensors
     assert one.rows == two.rows
