@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from infogan.checks import one_of
+from infogan.devices import sent
 
 LARGEST_SHIFT = 0.125  # of a side
 CUT = 0.5  # side of the square that is cut out, of the image's
@@ -61,7 +62,7 @@ class Augmentation:
         return Augmentation(self.augment, self.image_range, self.real[rows], self.fake[rows])
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Augmentation":
-        real, fake = (drawn.to(device, dtype, non_blocking=True) for drawn in (self.real, self.fake))
+        real, fake = (sent(drawn, device, dtype) for drawn in (self.real, self.fake))
         return Augmentation(self.augment, self.image_range, real, fake)
 
     def of_real(self, images: Tensor) -> Tensor:

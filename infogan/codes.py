@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infogan.checks import at_least, one_of
+from infogan.devices import sent
 
 LN_2 = math.log(2.0)
 LN_2PI = math.log(2.0 * math.pi)
@@ -188,10 +189,10 @@ class Latents:
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Latents":
         values = {
-            name: value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
+            name: sent(value, device, dtype if value.is_floating_point() else value.dtype)
             for name, value in self.values.items()
         }
-        return Latents(self.vector.to(device, dtype, non_blocking=True), values)
+        return Latents(sent(self.vector, device, dtype), values)
 
     def __getitem__(self, rows: slice) -> "Latents":
         return Latents(self.vector[rows], {name: value[rows] for name, value in self.values.items()})

@@ -69,6 +69,13 @@ def auto_precision(device: torch.device) -> str:
     return "bf16" if native_bf16(device) else "fp32"
 
 
+def sent(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of the host on a device. Only from pinned memory is a GPU sent it while the host goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, dtype, non_blocking=True)
+
+
 def keep_freed_memory(keep: bool = True) -> None:
     """Let glibc's allocator keep what an update frees for the next one.
 

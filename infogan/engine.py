@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,9 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infogan import launched
 from infogan.checkpoint import load_optimizer, optimizer_tensors
-from infogan.config import RunConfig
+from infogan.config import RunConfig, flatten, to_plain
 from infogan.devices import keep_freed_memory, resolve_device
 from infogan.launched import AUTOCAST
+from infogan.meeting import LONG_WORK, MEETING, Meeting, explained
 from infogan.watch import Watch
 from shards.errors import UserError
 from shards.workers import available_cores
@@ -31,8 +31,7 @@ from shards.workers import available_cores
 # DDP sees two layouts in the weights of a convolution from one channel, whose strides are the same to anyone else
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
-MEETING = timedelta(minutes=10)  # also the patience of a collective where the watch does not see that it hangs
-LONG_WORK = timedelta(days=1)  # of rank 0, for which the others wait
+OWN = ("data.path", "data.reader", "data.cache", "device", "threads")  # what each process may have of its own
 PHASES = ("critic", "generator")
 """The optimizers of a run, in the order in which their phases are played."""
 
@@ -49,24 +48,52 @@ class Engine:
 
     def __init__(self, config: RunConfig, *, told_precision: str | None = None) -> None:
         device = resolve_device(launched.agreed_device(config))
-        precision = launched.agreed_precision(config, device, told_precision)
+        self._told_precision = told_precision
+        precision = launched.agreed_precision(config, device, told_precision)  # refused before the others wait for it
         launched.check_launcher(config)
-        self.accelerator = _meet(device, precision)
-        self.device: torch.device = self.accelerator.device
-        self.rank: int = self.accelerator.process_index
-        self.world: int = self.accelerator.num_processes
-        together = self.world > 1 and dist.is_initialized()
-        self._waiting = dist.new_group(backend="gloo", timeout=LONG_WORK) if together else None
-        self.barrier()  # all have found each other before one of them leaves with an error
-        self._check_world(config)
-        self.config = replace(config, precision=precision)
-        self.dtype = torch.float64 if precision == "fp64" else torch.float32
+        with explained():
+            self._meet(device)
         self.threads = config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         torch.set_num_threads(self.threads)
         self.tune_memory()
+        self.watch = Watch(self.rank, self.world, config.patience)
+        try:
+            self._check_world(config)
+            self._settle(config, precision)
+        except UserError:
+            self.close()
+            raise
+
+    def _meet(self, device: torch.device) -> None:
+        """Find the other processes of this run, if the environment says that there are some."""
+        self.accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="no",  # which precision it is, is settled later, and by us
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=MEETING)],
+        )
+        self.device: torch.device = self.accelerator.device
+        self.rank: int = self.accelerator.process_index
+        self.world: int = self.accelerator.num_processes
+        self.meeting = Meeting(self.rank, self.world if dist.is_initialized() else 1)
+        self.meeting.exchange(patience=MEETING)  # all are there before one of them leaves with an error
+        self.meeting.refuse_shared_gpus(self.device)
+        if self.meeting.world > 1:
+            self.mean(torch.zeros(1, device=self.device))  # the network of GPUs is made by the first who uses it
+            dist.distributed_c10d._set_pg_timeout(LONG_WORK)  # from now on the watch knows better who hangs
+
+    def _settle(self, config: RunConfig, precision: str) -> None:
+        """Become the engine of a config; with `precision: auto`, in one that every process has."""
+        if "fp32" in self.meeting.exchange(precision) and config.precision == "auto":
+            precision = "fp32"
+        self.config = replace(config, precision=precision)
+        self.meeting.same("config", {"engine": type(self).__name__, **_shared(self.config)})
+        self.dtype = torch.float64 if precision == "fp64" else torch.float32
         # accelerate has one scaler for every optimizer; a generator and a critic overflow at different scales
         self._scalers = {phase: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for phase in PHASES}
-        self.watch = Watch(self.rank, self.world, config.patience)
+
+    def follow(self, config: RunConfig) -> None:
+        """Go on by another config, that of a run which was begun earlier."""
+        self._settle(config, launched.agreed_precision(config, self.device, self._told_precision))
 
     @property
     def is_main(self) -> bool:
@@ -84,7 +111,7 @@ class Engine:
             "world": 1,
             "rank": 0,
             "watch": Watch(0, 1, self.watch.patience),
-            "_waiting": None,
+            "meeting": Meeting(0, 1),
         }
         return alone
 
@@ -188,8 +215,8 @@ class Engine:
 
     def barrier(self) -> None:
         """Wait until every process is here, for as long as the work of one may take."""
-        if self._waiting is not None:
-            dist.barrier(self._waiting)
+        self.watch.at(self.watch.place.phase)  # not patient any more: who is the last here waits for nobody
+        self.meeting.exchange()
 
     def on_main(self, what: str, work: Callable[[], object]) -> None:
         """Let rank 0 do `work`, which may take long, while the others wait for it; `what` names it."""
@@ -239,27 +266,16 @@ def open_engine(config: RunConfig) -> Engine:
     return ZeroEngine(config)
 
 
+def _shared(config: RunConfig) -> dict[str, object]:
+    """What has to be the same for all processes of a run: all but how each gets at its data and its device."""
+    return {path: value for path, value in flatten(to_plain(config)).items() if not path.startswith(OWN)}
+
+
 def add_shares(sums: dict[str, Tensor], found: Mapping[str, Tensor], parts: int) -> None:
     """Add one micro-batch's share of each statistic's mean over `parts` of them."""
     for name, statistic in found.items():
         share = statistic.detach() / parts
         sums[name] = sums[name] + share if name in sums else share
-
-
-def _meet(device: torch.device, precision: str) -> Accelerator:
-    """Find the other processes of this run, if the environment says that there are some."""
-    try:
-        return Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision=precision if precision in AUTOCAST else "no",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=MEETING)],
-        )
-    except dist.DistError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise UserError(
-            f"processes: rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} could not meet the others at "
-            f"{where}: {str(error).splitlines()[0]}; start all of them, with the same MASTER_ADDR and MASTER_PORT"
-        ) from None
 
 
 def _listed(numbers: Sequence[int]) -> str:

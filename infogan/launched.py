@@ -56,15 +56,15 @@ def agreed_precision(config: RunConfig, device: torch.device, deepspeed: str | N
 
     `deepspeed`: the precision that DeepSpeed's settings speak of, if they do.
     """
-    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    told = deepspeed or (told if told != "no" else None)  # type: ignore[assignment]  # `no` is also what accelerate says when told nothing
+    said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    told = deepspeed or (None if said == "no" else said)  # `no` is also what accelerate says when told nothing
     who = "DeepSpeed's settings" if deepspeed else "accelerate's settings"
     if config.precision == "auto":
         precision = told or auto_precision(device)
     else:
         precision = config.precision
-        launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-        if (told and told != precision) or (launched and not told and precision in AUTOCAST):
+        by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+        if (told and told != precision) or (by_accelerate and not told and precision in AUTOCAST):
             raise UserError(
                 f"precision: the config says {precision}, {who} say {told or 'no'}"
                 f"{default_file_note()}; make them agree, or say precision=auto, which follows accelerate"
@@ -78,14 +78,20 @@ def agreed_precision(config: RunConfig, device: torch.device, deepspeed: str | N
 
 def check_launcher(config: RunConfig) -> None:
     """Refuse settings of accelerate's that would silently not be ours."""
+    for what, variable in (("FSDP", "ACCELERATE_USE_FSDP"), ("Megatron-LM", "ACCELERATE_USE_MEGATRON_LM")):
+        if os.environ.get(variable, "false").lower() == "true":
+            raise UserError(
+                f"processes: accelerate's settings say {what}{default_file_note()}, which this trainer does not have; "
+                "use --config_file configs/accelerate/ddp.yaml, or deepspeed_zero2.yaml, which divides gradients too"
+            )
     told = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if told not in ("1", "auto", str(config.accumulation)):
         raise UserError(
             f"accumulation: the config says {config.accumulation}, accelerate's settings say {told}"
             f"{default_file_note()}; make them agree, for instance with accumulation={told}"
         )
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and "WORLD_SIZE" not in os.environ and "MASTER_PORT" in os.environ:
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if by_accelerate and "WORLD_SIZE" not in os.environ and "MASTER_PORT" in os.environ:
         raise UserError(
             "processes: accelerate launch was asked for several processes but started one, as it does with use_cpu "
             f"and where there is no GPU{default_file_note()}; use infogan train --processes N instead, or "

@@ -60,6 +60,11 @@ def saved_config(run: Path) -> RunConfig | None:
     return config
 
 
+def learned(run: Path) -> RunConfig | None:
+    """The config of a run that has a checkpoint. Another has learned nothing yet, so it may still be told otherwise."""
+    return saved_config(run) if checkpoints.folders(run) else None
+
+
 def refuse_foreign(run: Path) -> None:
     """A run is begun in an empty folder, and goes on in one that a run has made; any other is left alone."""
     if run == Path():

@@ -17,6 +17,7 @@ from infogan.learner import Learner
 from infogan.lease import Lease
 from infogan.model import check_identity, exported_digest
 from infogan.settings import Settings
+from infogan.stillness import OUT_OF_MEMORY
 from infogan.trainer import Outcome, Trainer
 from shards import Dataset
 from shards.errors import UserError
@@ -38,23 +39,33 @@ def train(settings: Settings, run: Path | None = None, *, start_from: str | None
     """
     run = runs.default_folder(settings.preset, settings.config) if run is None else run
     runs.refuse_foreign(run)
-    # a run without a checkpoint has learned nothing yet, so what it was told to do may still change
-    saved = runs.saved_config(run) if checkpoints.folders(run) else None
-    engine = open_engine(runs.follow_saved(settings.config, saved))
+    engine = open_engine(settings.config)
     try:
         with engine.watch.over():
             say = say if engine.is_main else _silent
-            dataset = engine.config.data.open()
-            check_identity(engine.config, dataset)
-            config = replace(engine.config, data=replace(engine.config.data, digest=dataset.manifest.digest))
-            if saved is not None:
-                runs.refuse_changes(run, config, saved)
+            dataset = settings.config.data.open()
+            if engine.is_main:  # what does not fit the run leaves it untouched, its heartbeat too
+                _resolved(settings.config, run, dataset, runs.learned(run))
             with runs.only_writer(run, say) if engine.is_main else nullcontext() as lease:
-                outcome = _train(engine, config, run, dataset, start_from, say, lease)
+                engine.barrier()  # nobody looks into the run before it is held
+                engine.watch.at("start", patient=True)
+                learned = engine.meeting.from_main("learned" if runs.learned(run) else "")
+                engine.follow(_resolved(settings.config, run, dataset, runs.saved_config(run) if learned else None))
+                outcome = _train(engine, engine.config, run, dataset, start_from, say, lease)
             engine.barrier()
             return outcome
     finally:
         engine.close()
+
+
+def _resolved(config: RunConfig, run: Path, dataset: Dataset, saved: RunConfig | None) -> RunConfig:
+    """The config with what it leaves open taken from the data set and from the run that goes on, whose it has to be."""
+    config = runs.follow_saved(config, saved)
+    check_identity(config, dataset)
+    config = replace(config, data=replace(config.data, digest=dataset.manifest.digest))
+    if saved is not None:
+        runs.refuse_changes(run, config, saved)
+    return config
 
 
 def _train(
@@ -66,7 +77,7 @@ def _train(
     say: Say,
     lease: Lease | None,
 ) -> Outcome:
-    found = checkpoints.latest(run)
+    found = _one_for_all(engine, lambda: checkpoints.latest(run))
     batch, samples = config.batch, dataset.manifest.splits["train"].samples
     images = config.stop.images(batch, samples)
     if lease is not None:
@@ -77,12 +88,12 @@ def _train(
         f"on {engine.world} x {engine.device.type}, {config.precision}, {engine.threads} threads"
         + (f", by {engine.name}" if engine.name != Engine.name else "")
     )
-    if found is not None and found.images >= images and exported_digest(run / "export") == found.digest:
+    if found is not None and engine.meeting.from_main("finished" if _is_finished(run, found, images) else ""):
         say(f"already finished: {found.folder} is at {found.images / 1000:g} kimg; to train longer, say a later stop")
         if lease is not None:
             lease.note(state="finished")
         return Outcome(found.images, True)
-    if found is not None and start_from is not None and not runs.began_from(run, start_from):
+    if engine.is_main and found is not None and start_from is not None and not runs.began_from(run, start_from):
         raise UserError(
             f"--from {start_from}: run {run} has checkpoints of its own; give a new run another folder with --run DIR"
         )
@@ -111,6 +122,20 @@ def _train(
     return outcome
 
 
+def _is_finished(run: Path, found: checkpoints.Checkpoint, images: int) -> bool:
+    return found.images >= images and exported_digest(run / "export") == found.digest
+
+
+def _one_for_all(engine: Engine, find: Callable[[], checkpoints.Checkpoint | None]) -> checkpoints.Checkpoint | None:
+    """The checkpoint that rank 0 finds, opened by every process: another might see an older one, or none."""
+    found = find() if engine.is_main else None
+    folder = engine.meeting.from_main(str(found.folder) if found else "")
+    if not folder:
+        return None
+    engine.meeting.same(f"checkpoint {folder}", {"its digest": checkpoints.digest_of(Path(folder))})
+    return found or checkpoints.open_checkpoint(Path(folder))
+
+
 def _go_on(
     engine: Engine,
     config: RunConfig,
@@ -127,7 +152,9 @@ def _go_on(
         say(f"resuming from {found.folder}")
         trainer.resume(found)
     elif start_from is not None:
-        trainer.start_from(runs.starting_weights(start_from, run))
+        weights = _one_for_all(engine, lambda: runs.starting_weights(start_from, run))
+        assert weights is not None
+        trainer.start_from(weights)
     engine.on_main("start", lambda: runs.begin(run, config, engine, origin=start_from, say=say))
     outcome = trainer.train(say)
     if outcome.finished:
@@ -144,7 +171,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _memory_advice(engine: Engine, config: RunConfig) -> UserError:
     """Try smaller batches until one update fits, and say which."""
-    engine.watch.at("out-of-memory", patient=True)
+    engine.watch.at(OUT_OF_MEMORY, patient=True)
     gc.collect()
     if engine.device.type == "cuda":
         torch.cuda.empty_cache()

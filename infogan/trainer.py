@@ -16,7 +16,7 @@ from infogan.codes import ContinuousCode, bound_at_best_std
 from infogan.config import RunConfig, digest
 from infogan.engine import PHASES, Engine
 from infogan.interruption import Interruption
-from infogan.learner import Learner
+from infogan.learner import MOST_SKIPPED, Learner
 from infogan.lease import Lease
 from infogan.model import Model, origin_of, snapshot
 from infogan.monitor import Monitor, Score, final_products
@@ -58,6 +58,7 @@ class Trainer:
         self.best: dict[str, Any] | None = None
         self.lease = lease
         self._judged: Model | None = None
+        self._owed = False  # pictures and validation of the moment of the checkpoint, left out to save in time
 
     # ---- from and to disk -------------------------------------------------------------------------------------
 
@@ -91,6 +92,7 @@ class Trainer:
         self.means.load(found.state["means"], self.engine.rank, self.engine.world, self.engine.device)
         self.engine.load_scaler_state(found.state["scalers"])
         self.best = checkpoints.best_of(self.run, found.state)
+        self._owed = found.state.get("owed", False)
 
     def _state(self) -> dict[str, Any]:
         """Where training stands, JSON-able; every process has to ask for it."""
@@ -103,6 +105,7 @@ class Trainer:
             "means": self.means.state(self.engine.gather),
             "scalers": self.engine.scaler_state(),
             "best": self.best,
+            "owed": self._owed,
         }
 
     def _save(self, monitor: Monitor) -> None:
@@ -130,6 +133,8 @@ class Trainer:
         signal_name = None
         with Interruption() as interruption, closing(monitor), stream:
             batches = iter(stream)
+            if self._owed:
+                self._look(monitor)
             while self.images < self.stop_images and signal_name is None:
                 self.means.add(self._update(batches))
                 clock.tick(config.batch, stream.time_waited)
@@ -142,13 +147,19 @@ class Trainer:
                     monitor.report(row)
                     self._note(row)
                 with clock.paused():
-                    if self._due(config.images.every_kimg):
-                        engine.on_main("pictures", lambda: monitor.picture(self._model()))
-                    if self._due(config.eval.every_kimg):
-                        engine.on_main("validation", lambda: self._note_score(monitor.validate(self._model())))
+                    self._owed = signal_name is not None and self.images < self.stop_images
+                    if not self._owed:
+                        self._look(monitor)
                     if signal_name or saving:
                         self._save(monitor)
         return Outcome(self.images, self.images >= self.stop_images, signal_name)
+
+    def _look(self, monitor: Monitor) -> None:
+        """Pictures and validation, where they are due at this moment."""
+        if self._due(self.config.images.every_kimg):
+            self.engine.on_main("pictures", lambda: monitor.picture(self._model()))
+        if self._due(self.config.eval.every_kimg):
+            self.engine.on_main("validation", lambda: self._note_score(monitor.validate(self._model())))
 
     def _update(self, batches: Iterator[Batch]) -> Statistics:
         self._judged = None
@@ -175,7 +186,7 @@ class Trainer:
         if lost:
             raise UserError(
                 f"run {self.run}: {taken or 'another process'} has taken it over, since this one had been silent for "
-                "too long; leave it to that one"
+                "too long; leave it to that one, or say --run DIR"
             )
         for phase, update in zip(PHASES, agreed[len(signals) :], strict=True):
             if update:
@@ -189,10 +200,15 @@ class Trainer:
         if self.engine.is_main:
             places = [self.dataset.place("train", index) for index in indices]
             atomic.write_json(dump, {"phase": phase, "update": update, "indices": indices, "images": places})
+        where = f"update {update} ({update * batch / 1000:g} kimg), {phase} phase"
+        remedy = f"try a lower optimizer.{phase}.lr, or precision=fp32, in a new run with --run DIR"
+        if self.config.precision == "fp16":
+            raise UserError(
+                f"{where}: it was the last of {MOST_SKIPPED} in a row whose gradients were not finite at any loss "
+                f"scale, and none was applied; its images are listed in {dump}; {remedy}"
+            )
         raise UserError(
-            f"update {update} ({update * batch / 1000:g} kimg), {phase} phase: its gradients were not finite, so it "
-            f"was not applied; its images are listed in {dump}; try a lower optimizer.{phase}.lr, or precision=fp32, "
-            "in a new run"
+            f"{where}: its gradients were not finite, so it was not applied; its images are listed in {dump}; {remedy}"
         )
 
     def finish(self) -> None:

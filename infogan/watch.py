@@ -7,7 +7,8 @@ nothing, and asks nothing of the device.
 - A process of which nothing is heard for `patience` seconds is gone, or stopped, or its machine is.
 - One that is heard of but stands still while the others wait for it, hangs; where all stand still in the same place, a
   collective does. That takes `patience` seconds too, or three times the longest phase so far where that is longer.
-- Places that may last, such as pictures or the wait for data, are `patient`: standing still there means nothing.
+- Places that may last, such as pictures or the wait for data, are `patient`: standing still there means nothing. Who
+  has done its part and waits at a barrier is patient no more: where nobody stands further back, it waits in vain.
 
 The first process that learns of a failure tells it, and all of them leave.
 """
@@ -22,38 +23,28 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 import psutil
 import torch.distributed as dist
 
 from infogan.lease import process_table
+from infogan.stillness import Place, judge
 from shards.errors import UserError
 
 EXIT_PART_FAILED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PUBLISH_S = 0.5
 ALARMED_S = 4.0  # silence that suffices once a collective has failed, as they do where a process of theirs dies
 FIRST_UPDATE_S = 600.0  # for an update in which libraries may compile, or try out what is fastest
+SPEAK_S = 2.0  # for the store to answer whether another has spoken; that of a frozen machine does not
 SLOWER = 3  # times the longest phase so far: what takes longer hangs
 FORGET = 0.95  # of the longest phase is kept from one phase to the next: one may have waited for another's data
 
+INTERRUPTED = "interrupted"
 ALL_END = "all processes end here, and the same command resumes"
 
 Who = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process stands; `moves` counts the places before it, which are the same for every process."""
-
-    phase: str = "start"
-    update: int = 0
-    patient: bool = True
-    moves: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.phase} phase of update {self.update}"
 
 
 class Watch:
@@ -69,6 +60,8 @@ class Watch:
         self._alarmed = False
         self._beat = 0
         self._leaving = threading.Event()
+        self._signals: int | None = None  # where the numbers of signals can be read as they come
+        self._terminated: float | None = None
         self._who = _who()
         if world > 1:
             self._begin()
@@ -90,6 +83,8 @@ class Watch:
             yield
             return
         before = signal.signal(signal.SIGTERM, _terminated)  # from a launcher that has seen another process die
+        self._signals, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         try:
             yield
         except BaseException as error:
@@ -127,14 +122,14 @@ class Watch:
     def _failed(self, error: BaseException) -> NoReturn:
         if isinstance(error, RuntimeError | _Terminated):
             self._alarmed = True  # where another process has died, the judge now ends this one before the sleep does
-            time.sleep(self._alarmed_patience + 6 * self._interval)
+            time.sleep(self._seconds_to_tell())
         elif self.rank > 0:
             time.sleep(2 * self._interval)  # where all fail alike, rank 0 tells it
         if os.environ.get("INFOGAN_TRACEBACK", "") not in ("", "0"):
             traceback.print_exception(error)
         if isinstance(error, _Terminated | KeyboardInterrupt):
             number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
-            self._end("interrupted", 128 + number)
+            self._end(INTERRUPTED, 128 + number)
         if isinstance(error, UserError):
             self._end(f"{self._error()}{' '.join(str(error).split())}", 2)
         what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -143,6 +138,10 @@ class Watch:
             f"INFOGAN_TRACEBACK=1 shows where; {ALL_END}",
             1,
         )
+
+    def _seconds_to_tell(self) -> float:
+        """Until the judge has ended this process where another one is gone."""
+        return self._alarmed_patience + 6 * self._interval
 
     # ---- in the threads that watch ----------------------------------------------------------------------------
 
@@ -186,8 +185,19 @@ class Watch:
             for rank, heard in self._heard.items():
                 if now - heard > (self._alarmed_patience if self._alarmed else self.patience):
                     self._lost(rank, now - heard)
+            self._judge_signals(now)
             if self.rank == 0:
                 self._judge_stillness(now)
+
+    def _judge_signals(self, now: float) -> None:
+        """End this process where SIGTERM came and Python's handler is not called, since a wait in C++ does not end."""
+        if self._signals is None:
+            return
+        with suppress(BlockingIOError):
+            if signal.SIGTERM in os.read(self._signals, 4096) and signal.getsignal(signal.SIGTERM) is _terminated:
+                self._terminated = now
+        if self._terminated is not None and now - self._terminated > 2 * self._seconds_to_tell():
+            self._end(INTERRUPTED, 128 + signal.SIGTERM)
 
     def _lost(self, rank: int, seconds: float) -> NoReturn:
         line = (
@@ -198,24 +208,21 @@ class Watch:
         self._end(line if rank > 0 or self.rank == self._deputy else None, EXIT_PART_FAILED, self._watched[rank])
 
     def _judge_stillness(self, now: float) -> None:
-        places, moved = {0: self.place, **self._places}, {0: self._since, **self._moved}
-        fewest = min(place.moves for place in places.values())
-        last = [rank for rank, place in places.items() if place.moves == fewest]
-        still = now - max(moved[rank] for rank in last)
         limit = FIRST_UPDATE_S if self._longest is None else max(self.patience, SLOWER * self._longest)
         limit *= 2 if self._alarmed else 1  # the one that failed is about to tell why
-        place = places[last[0]]
-        if still <= limit or place.patient:
+        found = judge({0: self.place, **self._places}, {0: self._since, **self._moved}, now, limit)
+        if found is None:
             return
-        if len(last) == len(places):
-            line, culprit = (
-                f"no process has moved for {still:.0f} s: all are in the {place}, where something hangs",
-                None,
+        if found.rank is None:
+            culprit = None
+            line = (
+                f"no process has moved for {found.seconds:.0f} s: all are in the {found.place}, where something hangs"
             )
         else:
-            culprit = self._watched.get(last[0], self._who)
+            culprit = self._watched.get(found.rank, self._who)
             line = (
-                f"rank {last[0]} {_told(culprit)} hangs: for {still:.0f} s it has been in the {place}, and others wait"
+                f"rank {found.rank} {_told(culprit)} hangs: for {found.seconds:.0f} s it has been in the "
+                f"{found.place}, and others wait"
             )
         self._end(f"{self._error()}{line}; {ALL_END}", EXIT_PART_FAILED, culprit)
 
@@ -227,14 +234,24 @@ class Watch:
     def _end(self, line: str | None, code: int, culprit: Who | None = None) -> NoReturn:
         """End this process, and through a verdict in the store all others; tell `line` unless another has spoken."""
         self._leaving.set()
-        verdict = json.dumps({"rank": self.rank, "code": code, "culprit": culprit})
+        verdict = {"rank": self.rank, "code": code, "culprit": culprit}
         lost = self.rank > 0 and culprit == self._watched[0]
-        with suppress(RuntimeError):
-            if not lost and self._store.compare_set("watch/verdict", "", verdict).decode() != verdict:
-                line = None
-        if line is not None:
+        if line is not None and (lost or self._first_to_speak(json.dumps(verdict))):
             os.write(sys.stderr.fileno(), f"{line}\n".encode())
-        self._follow({"code": code, "culprit": culprit})
+        self._follow(verdict)
+
+    def _first_to_speak(self, verdict: str) -> bool:
+        """Put a verdict into the store; whether none was there. A store that does not answer is nobody's any more."""
+        found = []
+
+        def ask() -> None:
+            with suppress(RuntimeError):
+                found.append(self._store.compare_set("watch/verdict", "", verdict).decode())
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(SPEAK_S)
+        return not found or found[0] == verdict
 
     def _follow(self, verdict: dict[str, Any]) -> NoReturn:
         """Leave as the verdict says, but not before the others have read it: the store may be this process's."""

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from infogan.engine import Engine, add_shares
 from infogan.settings import presets_folder
 from shards.errors import UserError
 
+LEARNED_OTHERWISE: dict[str, Any] = {  # where they are not as DeepSpeed has them by default
+    "communication_data_type": None,
+    "data_types": {},
+    "prescale_gradients": False,
+    "gradient_predivide_factor": 1.0,
+}
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -30,33 +37,31 @@ class ZeroEngine(Engine):
     """The engine of a run that trains by DeepSpeed's ZeRO."""
 
     def __init__(self, config: RunConfig) -> None:
-        where, settings = _settings(config)
-        told = _precision(settings)
+        self._where, self._settings = _settings(config)
         os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # accelerate is here for the processes only
-        super().__init__(config, told_precision=told)
-        try:
-            _check(where, settings, self)
-            self._deepspeed = _imported(self.device)
-        except UserError:
-            self.close()
-            raise
-        self._settings = settings
-        self.name = f"DeepSpeed ZeRO {settings['zero_optimization']['stage']}"
-        if _offloads(settings):
+        super().__init__(config, told_precision=_precision(self._settings))
+        self.name = f"DeepSpeed ZeRO {self._settings['zero_optimization']['stage']}"
+        if _offloads(self._settings):
             self.name += ", optimizer on the CPU"
         self._trained: dict[str, Any] = {}  # DeepSpeed's engines, by phase
         if not dist.is_initialized():  # a single process that no launcher started
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
+    def _settle(self, config: RunConfig, precision: str) -> None:
+        super()._settle(config, precision)
+        self.meeting.same(f"deepspeed: {self._where}", self._settings)
+        _check(self._where, self._settings, self)
+        self._deepspeed = _imported(self.device)
+
     def prepare(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
         """DeepSpeed's engine over `module`, whose parameters it moves into one flat tensor of its own."""
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
         for parameter in module.parameters():
             parameter.data = parameter.data.contiguous()  # its flat tensor holds them so, and it sends no others
-        trained, zero, *_ = self._deepspeed.initialize(
-            model=module, optimizer=optimizer, config=_full(self._settings, self)
-        )
+        with _device_as_local_rank(self.device):
+            trained, zero, *_ = self._deepspeed.initialize(
+                model=module, optimizer=optimizer, config=_full(self._settings, self)
+            )
         for partition in zero.single_partition_of_fp32_groups:
             moments = {what: torch.zeros_like(partition) for what in MOMENTS}
             zero.state[partition] = {"step": torch.zeros((), device=partition.device), **moments}
@@ -123,7 +128,7 @@ def _settings(config: RunConfig) -> tuple[str, dict[str, Any]]:
         assert ours is not None
         return ours
     said = launched.deepspeed_settings()
-    theirs = _read(said) if isinstance(said, str) else ("deepspeed_config", said)
+    theirs = _read(said) if isinstance(said, str) else ("its own YAML", said)
     if ours is not None and ours[1] != theirs[1]:
         raise UserError(
             f"deepspeed: the config says {ours[0]}, accelerate launch was told {theirs[0]}, which is another; "
@@ -172,7 +177,10 @@ def _check(where: str, settings: Mapping[str, Any], engine: Engine) -> None:
         )
     stage = settings["zero_optimization"].get("stage")
     if stage not in (1, 2):
-        raise UserError(f"deepspeed: {where}: zero_optimization.stage is {stage}, and must be 1 or 2")
+        raise UserError(
+            f"deepspeed: {where}: zero_optimization.stage is {stage}, and must be 1 or 2; take 2, which also divides "
+            "the gradients (zero2_offload keeps the optimizers' state in the memory of the host)"
+        )
     for key, ours in _sizes(engine).items():
         said = settings.get(key, "auto")
         if said not in ("auto", ours):
@@ -180,6 +188,16 @@ def _check(where: str, settings: Mapping[str, Any], engine: Engine) -> None:
                 f"deepspeed: {where}: {key} is {said}, the config makes it {ours} (batch {config.batch}, "
                 f"{engine.world} processes, accumulation {config.accumulation}); leave it away, or say auto"
             )
+    if settings["zero_optimization"].get("compute_grad_norm", True) is not True:
+        raise UserError(
+            f"deepspeed: {where}: zero_optimization.compute_grad_norm is false, and an update that is not finite "
+            "would be applied without a word; leave it away"
+        )
+    if said := [key for key, usual in LEARNED_OTHERWISE.items() if settings.get(key, usual) != usual]:
+        raise UserError(
+            f"deepspeed: {where}: {said[0]} is {settings[said[0]]}, which changes what is learned: gradients are "
+            "summed in float32, as without DeepSpeed; leave it away"
+        )
     if said := [key for key in ("optimizer", "scheduler") if settings.get(key, "auto") != "auto"]:
         raise UserError(
             f"deepspeed: {where}: {said[0]} is {settings[said[0]]}, the config says Adam with learning rates of its "
@@ -226,6 +244,19 @@ def _imported(device: torch.device) -> Any:
     # Otherwise it compiles an extension for a collective on the CPU that no training uses, for half a minute.
     deepspeed.ops.__compatible_ops__ = {}
     return deepspeed
+
+
+@contextmanager
+def _device_as_local_rank(device: torch.device) -> Iterator[None]:
+    """DeepSpeed takes the GPU of its process's number; one that sees a single GPU has that as the first."""
+    before = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = str(device.index or 0)
+    try:
+        yield
+    finally:
+        del os.environ["LOCAL_RANK"]
+        if before is not None:
+            os.environ["LOCAL_RANK"] = before
 
 
 def _offloads(settings: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ EXIT_STOPPED = {"SIGINT": 130, "SIGUSR2": 140, "SIGTERM": 143}
     help="The run's folder. [default: runs/PRESET-seedN]",
 )
 @click.option("--from", "start_from", metavar="RUN[@KIMG]", help="Begin a new run with another run's weights.")
-@click.option("--processes", type=click.IntRange(min=1), default=1, help="Processes on this machine, one per GPU.")
+@click.option("--processes", type=click.IntRange(min=1), help="Processes on this machine, one per GPU. [default: 1]")
 @plugin_option
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def command(
@@ -42,7 +43,7 @@ def command(
     config: str | None,
     run: Path | None,
     start_from: str | None,
-    processes: int,
+    processes: int | None,
     dry_run: bool,
 ) -> None:
     """Train a run until its stop, or until Ctrl-C or SIGTERM, which save first.
@@ -51,8 +52,13 @@ def command(
     optimizer.critic.lr=1e-4, stop="20 epochs" or codes.c2=null. With --run alone, a run goes on with its own config.
     """
     preset, overrides = _preset_and_overrides(words, config, run)
-    if processes > 1 and "WORLD_SIZE" not in os.environ:
-        sys.exit(_launch(processes))
+    if processes is not None and processes != (already := int(os.environ.get("WORLD_SIZE", processes))):
+        raise click.UsageError(
+            f"--processes {processes}, but a launcher has started {already} (WORLD_SIZE); leave --processes away"
+        )
+    if processes is not None and processes > 1 and "WORLD_SIZE" not in os.environ and not dry_run:
+        options = [f"--run={run}"] * (run is not None) + [f"--from={start_from}"] * (start_from is not None)
+        sys.exit(_launch(processes, [*options, "--", preset, *overrides]))
     from infogan import settings
 
     chosen = settings.load(preset, overrides, run)
@@ -89,8 +95,8 @@ def _preset_and_overrides(words: tuple[str, ...], config: str | None, run: Path 
     return presets[0], overrides
 
 
-def _launch(processes: int) -> int:
-    """Run this command in several processes; returns the exit status of the first that failed, else 0.
+def _launch(processes: int, words: Sequence[str]) -> int:
+    """Run this command, with these words, in several processes; returns the exit status of the first that failed, else 0.
 
     torch's launcher, since accelerate's starts only one process on a machine without a GPU. Each process prints its own
     error; the launcher's account of it, a traceback, would add nothing.
@@ -114,12 +120,11 @@ def _launch(processes: int) -> int:
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",  # handed on; of any other, orphans would be left
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
-    # plugins may stand before the verb, too; one that is named twice runs once
-    words = [*loaded_plugins(), *sys.argv[sys.argv.index("train") + 1 :]]
     try:
-        elastic_launch(launch_config, sys.executable)("-m", "launch.train", *words)
+        elastic_launch(launch_config, sys.executable)("-m", "launch.train", *loaded_plugins(), *words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code >= 0 else EXIT_PART_FAILED  # killed; another process has told of it

@@ -43,7 +43,8 @@ _REMEDIES = {
 }
 
 
-def _temporary(path: Path, kind: str = "partial") -> Path:
+def temporary_name(path: Path, kind: str = "partial") -> Path:
+    """A name beside `path` that `clean_stale` knows."""
     return path.parent / f".{path.name}.{HOST}-{os.getpid()}-{secrets.token_hex(4)}.{kind}"
 
 
@@ -88,7 +89,7 @@ def file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[IO[byt
     target = Path(path)
     if os.path.lexists(target) and not target.is_file():
         raise UserError(f"cannot write {target}: something stands there that is no file; choose another name")
-    temporary = _temporary(target)
+    temporary = temporary_name(target)
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -151,7 +152,7 @@ def folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[Path
     recover(target)
     if not replace:
         _refuse_existing(target)
-    temporary = _temporary(target)
+    temporary = temporary_name(target)
     with explained(target):
         temporary.mkdir(parents=True)
         try:
@@ -180,7 +181,7 @@ def install(new: Path, target: Path, replace: bool = False) -> None:
         return
     if not replace:
         _refuse_existing(target)
-    aside = _temporary(target, "replaced")
+    aside = temporary_name(target, "replaced")
     if _exchange(new, target):
         os.rename(new, aside)
     else:

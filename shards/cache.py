@@ -82,6 +82,21 @@ class CacheOptions:
         return self.folder / "urls" / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
 
 
+@contextlib.contextmanager
+def scratch(options: CacheOptions) -> Iterator[Path]:
+    """An empty folder for what is looked at once, removed after it; a killed process's is removed by the next."""
+    parent = options.folder / SCRATCH
+    with atomic.explained(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        atomic.clean_stale(parent)
+        folder = atomic.temporary_name(parent / "fetched")
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class NoRoom(Exception):
     """Everything in the cache is read now, or needed sooner."""
 

@@ -18,12 +18,24 @@ from shards.locks import Stopped
 _TOLD_AFTER = 3  # failures in a row after which a line says that we are still trying
 _LONGEST_RETRY_AFTER = 300.0  # seconds of a server's Retry-After that we obey
 
+# What no other try would mend. Everything else may pass: each protocol's package has classes of its own for that.
+_FINAL = (
+    aiohttp.InvalidURL, NotADirectoryError, IsADirectoryError, ValueError, TypeError, LookupError, AttributeError,
+    AssertionError, ImportError, NotImplementedError,
+)  # fmt: skip
+_FINAL_ELSEWHERE = (  # those of botocore and google-auth, by name
+    "NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "ProfileNotFound", "ConfigParseError",
+    "ConfigNotFound", "NoRegionError", "ValidationError", "ParamValidationError", "SSOError", "LoginError",
+    "TokenRetrievalError", "InvalidConfigError", "DefaultCredentialsError", "RefreshError",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Patience:
     """How long to hold out, in seconds.
 
-    `stall`: without a byte, until a request is given up. `first`, `longest`: the pause after a failure, which doubles.
+    `stall`: without a byte, until a request is given up; of a protocol without streams, which does not tell how far it
+    is, for a block of 2 MiB, or a small file. `first`, `longest`: the pause after a failure, which doubles.
     `total`: without progress, until the failure is final.
     """
 
@@ -85,8 +97,7 @@ class Tries:
             if status in (408, 425, 429) or (status >= 500 and status != 501):
                 return _retry_after(error)
             raise DataError(f"{self._place}: {_words(error)}; check the URL") from None
-        final = isinstance(error, aiohttp.InvalidURL | NotADirectoryError | IsADirectoryError)
-        if not final and isinstance(error, OSError | EOFError | TimeoutError | aiohttp.ClientError):
+        if not isinstance(error, _FINAL) and not any(name in _names(error) for name in _FINAL_ELSEWHERE):
             return 0.0
         raise DataError(
             f"{self._place}: cannot be read: {_words(error)}; check the URL and your credentials"
@@ -102,6 +113,10 @@ def _retry_after(error: aiohttp.ClientResponseError) -> float:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except ValueError:
         return 0.0
+
+
+def _names(error: Exception) -> list[str]:
+    return [kind.__name__ for kind in type(error).__mro__]
 
 
 def _words(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -118,7 +118,7 @@ class Staged:
         """
         while True:
             with contextlib.suppress(NoRoom):
-                self.fetch_ahead(shard, -1)
+                self.fetch_ahead(shard, -1, self._download_now)
                 break
             if self.stop.wait(_POLL_S):
                 raise Stopped
@@ -127,16 +127,22 @@ class Staged:
                 self._there.add(shard.sha256)
         caches.touch(self.cache.path(shard))
 
-    def fetch_ahead(self, shard: Shard, rank: int) -> None:
+    def fetch_ahead(self, shard: Shard, rank: int, download: Callable[[Shard, IO[bytes]], None] | None = None) -> None:
         """Fetches a shard that is wanted after `rank` others. Raises `NoRoom` where it would push those out."""
         if not self.cache.has(shard):
             self.cache.get(
                 shard,
                 self.cost(shard),
                 rank,
-                lambda file: self._download(shard, file),
+                lambda file: (download or self._download)(shard, file),
                 lambda tar: self._examine(shard, tar),
             )
+
+    def _download_now(self, shard: Shard, file: IO[bytes]) -> None:
+        """For who cannot go on without: what was just tried, for as long as patience lasts, is not tried once more."""
+        if self.ahead is not None:
+            self.ahead.raise_unreachable()
+        self._download(shard, file)
 
     def _download(self, shard: Shard, file: IO[bytes]) -> None:
         if self._remote is None:
@@ -206,6 +212,7 @@ class Ahead:
         self._todo: list[tuple[int, Shard]] = []
         self._wants = 0  # how often that was replaced
         self._failure: DataError | None = None
+        self._unreachable: UserError | None = None  # a server that is down; what is there already can still be read
         self._threads = [threading.Thread(target=self._work, name="fetch ahead", daemon=True) for _ in range(PARALLEL)]
         for thread in self._threads:
             thread.start()
@@ -230,12 +237,15 @@ class Ahead:
                 (rank, shard), wants = self._todo.pop(0), self._wants
             try:
                 self._staged.fetch_ahead(shard, rank)
+                self._unreachable = None
             except Stopped:
                 return
             except DataError as error:
                 self._failure = error
                 return
-            except (NoRoom, UserError):  # no room yet, or a server that is down: who needs the shard now will say so
+            except (NoRoom, UserError) as error:
+                if not isinstance(error, NoRoom):
+                    self._unreachable = error
                 with self._change:
                     if self._wants == wants:
                         self._todo.insert(0, (rank, shard))
@@ -245,6 +255,11 @@ class Ahead:
         """Raises what makes the rest of the data unreadable, before training gets there."""
         if self._failure is not None:
             raise self._failure
+
+    def raise_unreachable(self) -> None:
+        """Raises how the last shard could not be had, while that has not changed."""
+        if self._unreachable is not None:
+            raise self._unreachable
 
     def close(self) -> None:
         """Waits for the threads, a little, once `stop` is set."""

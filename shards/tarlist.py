@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from braceexpand import braceexpand
 
 from shards import atomic, location
-from shards.cache import SCRATCH, CacheOptions
+from shards.cache import CacheOptions, scratch
 from shards.errors import DataError, UserError
 from shards.manifest import SPLIT_NAME
 from shards.transport import Remote
@@ -94,11 +93,8 @@ class Tars:
         if self.remote is None:
             use((name, Path(self.source) / name) for name in names)
             return
-        scratch = self.cache.folder / SCRATCH
-        with atomic.explained(scratch):
-            scratch.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                use(self._fetched(self.remote, names, Path(folder)))
+        with scratch(self.cache) as folder:
+            use(self._fetched(self.remote, names, folder))
 
     def _fetched(self, remote: Remote, names: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
         for number, name in enumerate(names):

@@ -27,7 +27,7 @@ from shards.locks import Stopped
 from shards.manifest import Shard
 from shards.retries import Differs, Patience, Torn, Tries
 
-_BLOCK = 8 << 20  # bytes asked for at once where a protocol has no streams
+_BLOCK = 2 << 20  # bytes asked for at once where a protocol has no streams, and due within `Patience.stall`
 _PIECE = 1 << 20  # bytes taken from a stream at once
 _EXTRA = "infogan-harness[remote]"
 

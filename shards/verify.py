@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from shards import atomic, index, location, workers
-from shards.cache import SCRATCH, CacheOptions
+from shards.cache import CacheOptions, scratch
 from shards.dataset import Dataset, extra_shards, open_dataset
 from shards.errors import DataError
 from shards.integrity import REBUILD, STAMPS, Fault, data_faults, quick_faults
@@ -78,12 +77,9 @@ def _remote_faults(dataset: Dataset, deep: bool, progress: bool) -> list[Fault]:
     remote = Remote(dataset.home)
     if not deep:
         return [fault for _, shard in _tasks(dataset) for fault in _size_faults(remote, shard)]
-    scratch = dataset.cache.folder / SCRATCH
-    with atomic.explained(scratch):
-        scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            found = _Examined(dataset, lambda shard: _fetched_place(dataset, Path(folder), shard))
-            found.examine(_arriving(remote, found), progress, passing=True)
+    with scratch(dataset.cache) as folder:
+        found = _Examined(dataset, lambda shard: _fetched_place(dataset, folder, shard))
+        found.examine(_arriving(remote, found), progress, passing=True)
     return found.faults()
 
 

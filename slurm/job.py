@@ -111,12 +111,10 @@ class Task:
         port = PORTS[0] + (int(os.environ["SLURM_JOB_ID"]) + 7 * self.restart) % (PORTS[1] - PORTS[0])
         os.environ["MASTER_PORT"] = str(port)
         found = TorchDistributedEnvironment()
-        devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-        alone = len(devices) == 1 < found.local_world_size  # each task sees its own GPU only, as the first
         return {
             "MASTER_ADDR": found.master_addr, "MASTER_PORT": str(port),
             "RANK": str(found.rank), "WORLD_SIZE": str(found.world_size),
-            "LOCAL_RANK": "0" if alone else str(found.local_rank), "LOCAL_WORLD_SIZE": str(found.local_world_size),
+            "LOCAL_RANK": str(found.local_rank), "LOCAL_WORLD_SIZE": str(found.local_world_size),
         }  # fmt: skip
 
     # ---- endings ----------------------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Any]]:
     monkeypatch.setattr(transport, "PATIENCE", transport.Patience(stall=1.0, first=0.01, longest=0.05, total=8.0))
     servers: list[Any] = []
 
-    def start(root: Path) -> Any:
-        servers.append(_helper("faulty_server").FaultyServer(root))
+    def start(root: Path, port: int = 0) -> Any:
+        servers.append(_helper("faulty_server").FaultyServer(root, port))
         return servers[-1]
 
     yield start

@@ -20,7 +20,7 @@ class FaultyServer:
     `ranges`: whether Range requests are honoured. `log`: (path, first byte asked for) of each request.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, port: int = 0) -> None:
         self.root, self.ranges, self.stall = root, True, 30.0
         self.plan: Callable[[str, int], str] = lambda path, number: ""
         self.log: list[tuple[str, int]] = []
@@ -46,7 +46,7 @@ class FaultyServer:
             def handle_error(self, request: object, client_address: object) -> None:
                 """A client that leaves in the middle is what these tests are about."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"

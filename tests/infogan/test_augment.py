@@ -206,7 +206,11 @@ def test_every_split_of_the_work_augments_an_image_alike(
     parts: dict[tuple[int, int], Any] = {}
     for rank in range(world):
         engine: Any = SimpleNamespace(
-            rank=rank, world=world, device=torch.device("cpu"), dtype=torch.float32, wrap=lambda m: m
+            rank=rank,
+            world=world,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            prepare=lambda phase, module, optimizer: module,
         )
         for micro, part in enumerate(Learner(config, engine)._augmentations("critic", 48)):
             parts[micro, rank] = part

@@ -1,12 +1,14 @@
 """What a DeepSpeed file may say, and what is the config's to say."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from infogan import zero
 from infogan.config import RunConfig
@@ -37,7 +39,11 @@ def test_our_files_are_found_by_name_and_agree_with_every_config(
         ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps is 2, the config makes it 1"),
         ({"gradient_clipping": 1.0}, "gradient_clipping is 1.0, the config makes it 0.0"),
         ({"optimizer": {"type": "AdamW"}}, "optimizer is {'type': 'AdamW'}, the config says Adam"),
-        ({"zero_optimization": {"stage": 3}}, "zero_optimization.stage is 3, and must be 1 or 2"),
+        ({"zero_optimization": {"stage": 3}}, "zero_optimization.stage is 3, and must be 1 or 2; take 2, which"),
+        ({"zero_optimization": {"stage": 2, "compute_grad_norm": False}}, "compute_grad_norm is false, and an update"),
+        ({"communication_data_type": "fp16"}, "communication_data_type is fp16, which changes what is learned"),
+        ({"data_types": {"grad_accum_dtype": "bf16"}}, "data_types is .*, which changes what is learned"),
+        ({"prescale_gradients": True}, "prescale_gradients is True, which changes what is learned"),
     ],
 )
 def test_what_disagrees_is_refused_and_both_sides_are_named(
@@ -50,6 +56,19 @@ def test_what_disagrees_is_refused_and_both_sides_are_named(
 def test_what_agrees_or_is_left_open_is_taken(tiny_config: Callable[..., RunConfig]) -> None:
     sizes = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": 2}
     check(tiny_config(accumulation=2), {"zero_optimization": {"stage": 2}, "optimizer": "auto", **sizes})
+    check(tiny_config(), {"zero_optimization": {"stage": 2}, "prescale_gradients": False})
+
+
+def test_deepspeed_takes_the_gpu_of_the_run_and_the_process_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third process of a machine that sees one GPU only, as tasks of SLURM do."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with zero._device_as_local_rank(torch.device("cuda", 0)):
+        assert os.environ["LOCAL_RANK"] == "0"
+    assert os.environ["LOCAL_RANK"] == "3"
+    monkeypatch.delenv("LOCAL_RANK")
+    with zero._device_as_local_rank(torch.device("cpu")):
+        assert os.environ["LOCAL_RANK"] == "0"
+    assert "LOCAL_RANK" not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,10 @@ def test_every_file_is_one_that_accelerate_takes(path: Path) -> None:
         ),
         (
             {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, ["deepspeed=zero2"],
-            "zero2.json, accelerate launch was told deepspeed_config, which is another",
+            "zero2.json, accelerate launch was told its own YAML, which is another",
         ),
+        ({"ACCELERATE_USE_FSDP": "true"}, [], "processes: accelerate's settings say FSDP, which this trainer does not"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, [], "processes: accelerate's settings say Megatron-LM, which"),
         ({}, ["precision=fp16"], "precision: fp16 needs a GPU, and this run is on the CPU"),
     ],
 )  # fmt: skip
@@ -113,7 +115,9 @@ def test_accelerate_launches_a_run(
     [
         "ddp",
         pytest.param("bf16", marks=pytest.mark.slow),
+        pytest.param("deepspeed_zero1", marks=pytest.mark.slow),
         pytest.param("deepspeed_zero2", marks=pytest.mark.slow),
+        pytest.param("deepspeed_zero2_offload", marks=pytest.mark.slow),
     ],
 )
 def test_a_file_for_several_gpus_starts_as_many_processes_on_a_cpu(
@@ -130,4 +134,8 @@ def test_a_file_for_several_gpus_starts_as_many_processes_on_a_cpu(
     (start,) = json.loads((tmp_path / "launched" / "environment.json").read_text())["starts"]
     assert start["processes"] == 2
     assert start["precision"] == "bf16" or name != "bf16"
-    assert start["engine"] == ("DeepSpeed ZeRO 2" if name == "deepspeed_zero2" else "accelerate")
+    engines = {
+        "deepspeed_zero1": "DeepSpeed ZeRO 1", "deepspeed_zero2": "DeepSpeed ZeRO 2",
+        "deepspeed_zero2_offload": "DeepSpeed ZeRO 2, optimizer on the CPU",
+    }  # fmt: skip
+    assert start["engine"] == engines.get(name, "accelerate")

@@ -77,6 +77,27 @@ def test_two_runs_of_one_config_are_equal_to_the_bit(
     assert any(name.startswith("export/critic") for name in never_stopped.tensors)
 
 
+def test_a_stopped_run_saves_before_all_else_and_makes_up_for_it(
+    infogan: Any, tiny_preset: Path, left_by: Callable[[Path], Any]
+) -> None:
+    """The signal comes in an update after which pictures and a validation are due."""
+    told = (
+        "import os, signal, infogan.trainer as t\nupdate = t.Trainer._update\n"
+        "def told(self, batches):\n"
+        "    if self.images == 72: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return update(self, batches)\n"
+        "t.Trainer._update = told"
+    )
+    arguments = ("train", str(tiny_preset), "stop=20 updates", "eval.every_kimg=0.08", "images.every_kimg=0.08")
+    infogan.good(*arguments, "--run", "whole")
+    whole, parts = infogan.folder / "whole", infogan.folder / "parts"
+    assert infogan(*arguments, "--run", "parts", before=told).code == 143
+    assert not list((parts / "images").glob("*kimg-000000.080*"))
+    infogan.good(*arguments, "--run", "parts")
+    assert_equal(left_by(parts), left_by(whole), "made up for")
+    assert {path.name for path in (parts / "images").iterdir()} == {path.name for path in (whole / "images").iterdir()}
+
+
 def killed_and_resumed(infogan: Any, preset: Path, kills: int, draw: random.Random, run: str) -> str:
     """Train `run` with so many kills at random moments, then to its end; how it was killed."""
     moments = []

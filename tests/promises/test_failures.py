@@ -3,11 +3,14 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 PATIENCE = 4
@@ -117,3 +120,65 @@ def test_processes_that_never_meet_are_told_so(infogan: Any, arguments: tuple[st
     ended = infogan(*arguments, before=alone, **first)
     assert ended.code == 2
     assert "processes: rank 0 of 2 could not meet the others at 127.0.0.1:0" in told([ended])
+
+
+def test_an_error_is_told_where_the_machine_of_rank_0_is_frozen(infogan: Any, tiny_preset: Path) -> None:
+    """The store that all speak through is there, and does not answer."""
+    freeze = "[os.kill(int(open('rank0').read()), 19), time.sleep(1), (_ for _ in ()).throw(ValueError('no luck'))]"
+    note = "import os\nif os.environ['RANK'] == '0': open('rank0', 'w').write(str(os.getpid()))\n"
+    arguments = ("train", str(tiny_preset), "--run", "run", "patience=60")
+    started = infogan.start_ranks(2, *arguments, before=note + IN_UPDATE_7.format(what=freeze))
+    began = time.monotonic()
+    ended = started[1].wait()
+    started[0].signal(signal.SIGKILL)
+    started[0].wait()
+    assert time.monotonic() - began < 40
+    assert ended.code == 1
+    assert "ValueError: no luck" in told([ended])
+
+
+def test_sigterm_ends_a_process_that_waits_for_another_outside_of_training(
+    infogan: Any, arguments: tuple[str, ...]
+) -> None:
+    """Python calls no handler there."""
+    late = "import infogan.run as r, time\nr.begin = lambda *a, **k: (open('begun', 'w'), time.sleep(1000))"
+    started = infogan.start_ranks(2, *arguments, before=late)
+    started[0].wait_for((infogan.folder / "begun").exists)
+    began = time.monotonic()
+    started[1].signal(signal.SIGTERM)
+    ended = [process.wait() for process in started]
+    assert time.monotonic() - began < 40
+    assert [end.code for end in ended] == [143, 143]
+
+
+def test_a_network_that_leads_nowhere_is_one_line(infogan: Any, arguments: tuple[str, ...]) -> None:
+    ended = infogan.ranks(2, *arguments, GLOO_SOCKET_IFNAME="nosuch")
+    assert [end.code for end in ended] == [2, 2]
+    for end in ended:
+        assert "could not meet the others at 127.0.0.1:" in end.error
+        assert "GLOO_SOCKET_IFNAME" in end.error
+
+
+@pytest.mark.slow
+def test_torchrun_starts_all_again_where_one_was_killed(
+    tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]],
+    checkpoints_of: Callable[[Path], list[str]],
+) -> None:  # fmt: skip
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=1", "-m",
+        "launch.train", "--", "own", "--run", "run", f"data.path={make_data(32, colour=True, images=40)}", "batch=8",
+        "stop=40 updates", "device=cpu", "threads=1", "precision=fp32", "eval.every_kimg=null",
+        "checkpoint.every_kimg=0.008",
+    ]  # fmt: skip
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        launcher = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=output, stderr=output)
+    until = time.monotonic() + 120
+    while not checkpoints_of(tmp_path / "run"):
+        assert launcher.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.02)
+    trainers = [p for p in psutil.Process(launcher.pid).children() if "launch.train" in p.cmdline()]
+    next(process for process in trainers if process.environ()["RANK"] == "1").kill()
+    assert launcher.wait(200) == 0, log.read_text()
+    assert "resuming from run/checkpoints/" in log.read_text()
+    assert checkpoints_of(tmp_path / "run")[-1] == "kimg-000000.320"

@@ -1,13 +1,16 @@
 """The number of processes, of micro-batches and the way a run is started change nothing in what is learned."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import load_file
 
@@ -70,6 +73,42 @@ def test_the_command_starts_two_processes_that_train_one_run(
     assert start["processes"] == 2
 
 
+def test_the_signal_of_a_cluster_to_the_launcher_stops_all_after_saving(
+    tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]]
+) -> None:
+    """Started as a module, with a plugin of that name before the preset: what the processes are told is click's."""
+    (tmp_path / "train").mkdir()
+    plugin = tmp_path / "train" / "more.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\nfrom infogan.objectives import OBJECTIVES, NonSaturating\n"
+        "@OBJECTIVES.register('more')\n@dataclass(frozen=True)\nclass More(NonSaturating): ...\n"
+    )
+    command = [
+        sys.executable, "-m", "launch.train", "--plugin", str(plugin), "--processes", "2", "own", "--run", "two",
+        f"data.path={make_data(32, colour=True, images=40)}", "batch=8", "stop=1000 updates", "device=cpu", "threads=1",
+        "precision=fp32", "eval.every_kimg=null", "objective.name=more", "checkpoint.every_kimg=0.008",
+    ]  # fmt: skip
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        launcher = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=output)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "two").glob("checkpoints/kimg-*")):
+        assert launcher.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.05)
+    trainers = psutil.Process(launcher.pid).children()
+    launcher.send_signal(signal.SIGUSR2)
+    assert launcher.wait(60) == 140, log.read_text()
+    assert "stopped by SIGUSR2 at " in log.read_text()
+    assert len(trainers) == 2
+    assert psutil.wait_procs(trainers, 1)[1] == []
+
+
+def test_a_number_of_processes_that_no_launcher_started_is_refused(infogan: Any, tiny_preset: Path) -> None:
+    ended = infogan("train", str(tiny_preset), "--run", "run", "--processes", "4", WORLD_SIZE="2", RANK="0")
+    assert ended.code == 2
+    assert "--processes 4, but a launcher has started 2 (WORLD_SIZE); leave --processes away" in ended.error
+
+
 def test_a_run_started_on_4_processes_resumes_on_2_and_on_1(infogan: Any, alone: Path, tiny_preset: Path) -> None:
     for processes, updates in ((4, 8), (2, 14), (1, 20)):
         ended = infogan.ranks(processes, "train", str(tiny_preset), "--run", "moved", *EXACT, f"stop={updates} updates")
@@ -92,11 +131,19 @@ def test_with_batchnorm_synchronised_the_number_of_processes_changes_nothing(inf
 def test_two_machines_train_what_one_trains_to_the_bit(
     infogan: Any, tiny_preset: Path, left_by: Callable[[Path], Any]
 ) -> None:
-    """Four processes, each started by itself, with the ranks that they have on one machine and on two."""
+    """Four processes, each started by itself, with the ranks that they have on one machine and on two; and as those
+    tell each other who they are, so that one of the second machine speaks where the first is lost."""
+    apart = (
+        "import os, infogan.watch as w\nwho = w._who\n"
+        "w._who = lambda: who() | {'machine': str(int(os.environ['RANK']) // int(os.environ['LOCAL_WORLD_SIZE']))}\n"
+        "begin = w.Watch._begin\n"
+        "w.Watch._begin = lambda self: (begin(self), open(f'deputy-{self.rank}', 'w').write(str(self._deputy)))[0]"
+    )
     for nodes in (1, 2):
         arguments = ("train", str(tiny_preset), "--run", f"on{nodes}", "stop=20 updates")
-        for ended in infogan.ranks(4, *arguments, nodes=nodes):
+        for ended in infogan.ranks(4, *arguments, nodes=nodes, before=apart):
             assert ended.code == 0, ended.output
+        assert {(infogan.folder / f"deputy-{rank}").read_text() for rank in range(4)} == {str(nodes)}
     one, two = (left_by(infogan.folder / f"on{nodes}") for nodes in (1, 2))
     assert one.tensors == two.tensors
     assert one.rows == two.rows

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards import staging
+from shards import staging, transport
 from shards.cache import CacheOptions
 from shards.dataset import Dataset, open_dataset
 from shards.errors import DataError, UserError
@@ -123,21 +125,58 @@ def test_any_url_that_fsspec_reads_will_do(root: Path, cache: CacheOptions) -> N
         memory.rm("/bucket", recursive=True)
 
 
+@pytest.fixture
+def s3_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Says where s3:// leads. Addresses are path-style: a folder is a bucket."""
+    s3fs = pytest.importorskip("s3fs", reason="the extra `remote` is not installed")
+
+    def lead(url: str) -> None:
+        s3fs.S3FileSystem.clear_instance_cache()
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",  # otherwise it has tried for seconds before we hear of it
+        }.items():
+            monkeypatch.setenv(name, value)
+
+    return lead
+
+
 def test_object_storage_that_speaks_s3_is_read(
-    server: Any, root: Path, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch
+    server: Any, root: Path, cache: CacheOptions, s3_at: Callable[[str], None]
 ) -> None:
-    pytest.importorskip("s3fs", reason="the extra `remote` is not installed")
-    for name, value in {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+    s3_at(server.url)
     server.fail_at_random(0.2)
-    name = root.name
-    server.root = root.parent  # path-style addresses: the folder is the bucket
-    assert_equal(streamed(open_dataset(f"s3://{name}", cache), 6), streamed(open_dataset(root), 6))
+    server.root = root.parent
+    assert_equal(streamed(open_dataset(f"s3://{root.name}", cache), 6), streamed(open_dataset(root), 6))
+
+
+def test_object_storage_that_is_down_for_a_while_is_waited_for(
+    root: Path, cache: CacheOptions, serve: Callable[..., Any], s3_at: Callable[[str], None]
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    s3_at(f"http://127.0.0.1:{port}")
+    starting = threading.Timer(2, serve, (root.parent, port))
+    starting.start()
+    assert_equal(streamed(open_dataset(f"s3://{root.name}", cache), 6), streamed(open_dataset(root), 6))
+    starting.join()
+
+
+def test_patience_with_a_server_that_is_down_is_had_once(
+    server: Any, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once more by who needs the shard, after the one who fetched it ahead."""
+    dataset = open_dataset(server.url, cache)
+    monkeypatch.setattr(transport, "PATIENCE", transport.Patience(stall=1.0, first=0.01, longest=0.05, total=3.0))
+    server.plan = lambda path, number: "503"
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="the server answered 503"):
+        streamed(dataset, 1)
+    assert 3 <= time.monotonic() - begun < 5
 
 
 # ---- the cache --------------------------------------------------------------------------------------------------

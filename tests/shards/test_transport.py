@@ -17,6 +17,7 @@ from shards import location, transport
 from shards.errors import DataError, UserError
 from shards.locks import Stopped
 from shards.manifest import Shard
+from shards.retries import Tries
 from shards.transport import Remote
 
 NAME = "train/a.tar"
@@ -89,6 +90,20 @@ def test_what_is_final_is_one_line_at_once(server: Any, body: bytes, fault: str,
         fetched(server, body)
     assert "\n" not in str(caught.value)
     assert len(server.log) == 1
+
+
+def test_credentials_that_are_missing_are_final_and_an_endpoint_that_is_away_is_not() -> None:
+    botocore = pytest.importorskip("botocore.exceptions", reason="the extra `remote` is not installed")
+    tries = Tries("s3://bucket/a.tar", transport.Patience(first=0.0), threading.Event())
+    for error in (botocore.NoCredentialsError(), NotImplementedError("ls"), ValueError("no such bucket name")):
+        with pytest.raises(DataError, match=r"s3://bucket/a.tar: cannot be read: .*check the URL and your credentials"):
+            tries.failed(error)
+    for error in (
+        botocore.EndpointConnectionError(endpoint_url="http://h"),
+        botocore.ConnectionClosedError(endpoint_url="http://h"),
+        botocore.HTTPClientError(error="reset"),
+    ):
+        tries.failed(error)
 
 
 @pytest.mark.parametrize("fault", ["flip", "short"])

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 
 from shards import index
+from shards.cache import CacheOptions, scratch
 from shards.dataset import open_dataset
 from shards.errors import DataError
 from shards.loader import BatchStream, open_reader
@@ -351,6 +354,24 @@ def test_a_read_only_data_set_can_be_read(
     assert not (root / ".verified.json").exists()
     assert len(list((tmp_path / "cache" / "infogan").iterdir())) == 1
     assert build(pattern(), root, shard_size=32, progress=False).samples == 120
+
+
+def test_what_a_killed_process_had_fetched_is_removed_by_the_next(tmp_path: Path) -> None:
+    options = CacheOptions(str(tmp_path / "cache"))
+    hold = (
+        "import sys, time\nfrom shards.cache import CacheOptions, scratch\n"
+        "with scratch(CacheOptions(sys.argv[1])) as folder:\n"
+        "    (folder / 'a.tar').write_bytes(b'x')\n    print(folder, flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, options.path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        process.kill()
+    assert (left / "a.tar").is_file()
+    with scratch(options) as folder:
+        assert not left.exists()
+        assert folder.is_dir()
+    assert not list((tmp_path / "cache" / "scratch").iterdir())
 
 
 def test_what_others_derived_from_a_data_set_is_no_fault_and_is_dropped_by_a_rebuild(
