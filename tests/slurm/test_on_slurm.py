@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -49,14 +50,13 @@ def kill_node(run: Path, rank: int) -> str:
     space = os.readlink(f"/proc/{training.pid}/ns/uts")
     assert space != os.readlink("/proc/self/ns/uts")
     theirs = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(OSError):
-            if os.readlink(f"/proc/{process.pid}/ns/uts") == space:
-                theirs.append(process)
-    for process in theirs:
-        process.suspend()  # so that none sees another die
-    for process in theirs:
-        process.kill()
+            if os.readlink(f"/proc/{pid}/ns/uts") == space:
+                theirs.append(pid)
+    for pid in theirs:  # parents first, and with nothing between: none has the time to tell of another's end
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return node
 
 
