@@ -89,7 +89,6 @@ def test_a_job_that_never_began_is_not_told_by_what_an_older_one_left() -> None:
         ({}, "unknown"),
         ({"heart": heart("stopped")}, "unknown"),
         ({"heart": heart()}, "unknown"),  # silent since 1970: its job may wait in the queue again
-        ({"heart": heart(at=time.time() - STALE_S / 2)}, "running"),
         ({"last": Attempt(1500.0, job="7_0", ended=1600.0, outcome="failed")}, "failed"),
         ({"heart": heart("finished"), "trained": True}, "finished"),
         ({"final": "CANCELLED"}, "cancelled"),
@@ -99,6 +98,10 @@ def test_where_slurm_does_not_answer_only_what_is_certain_is_told(more: dict[str
     found = state_of(seen(heard=False, **more))
     assert found[0] == state
     assert "unknown to SLURM" not in found[1]
+
+
+def test_where_slurm_does_not_answer_a_heart_that_beats_is_believed() -> None:
+    assert state_of(seen(heard=False, heart=heart(at=time.time() - STALE_S / 2)))[0] == "running"
 
 
 @pytest.mark.parametrize(
