@@ -84,6 +84,12 @@ def check_launcher(config: RunConfig) -> None:
                 f"processes: accelerate's settings say {what}{default_file_note()}, which this trainer does not have; "
                 "use --config_file configs/accelerate/ddp.yaml, or deepspeed_zero2.yaml, which divides gradients too"
             )
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if again and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UserError(
+            "processes: torchrun has started all again with the store of the first start, where the addresses of those "
+            "processes still stand; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, then each has its own"
+        )
     told = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if told not in ("1", "auto", str(config.accumulation)):
         raise UserError(

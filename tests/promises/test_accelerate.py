@@ -65,6 +65,10 @@ def test_every_file_is_one_that_accelerate_takes(path: Path) -> None:
         ),
         ({"ACCELERATE_USE_FSDP": "true"}, [], "processes: accelerate's settings say FSDP, which this trainer does not"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, [], "processes: accelerate's settings say Megatron-LM, which"),
+        (
+            {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}, [],
+            "still stand; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun",
+        ),
         ({}, ["precision=fp16"], "precision: fp16 needs a GPU, and this run is on the CPU"),
     ],
 )  # fmt: skip

@@ -172,7 +172,8 @@ def test_torchrun_starts_all_again_where_one_was_killed(
     ]  # fmt: skip
     log = tmp_path / "log.txt"
     with log.open("w") as output:
-        launcher = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=output, stderr=output)
+        told = environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+        launcher = subprocess.Popen(command, cwd=tmp_path, env=told, stdout=output, stderr=output)
     until = time.monotonic() + 120
     while not checkpoints_of(tmp_path / "run"):
         assert launcher.poll() is None and time.monotonic() < until, log.read_text()
