@@ -96,7 +96,7 @@ def _preset_and_overrides(words: tuple[str, ...], config: str | None, run: Path 
 
 
 def _launch(processes: int, words: Sequence[str]) -> int:
-    """Run this command, with these words, in several processes; returns the status of the first that failed, else 0.
+    """Train with these words in several processes; returns the exit status of the first that failed, else 0.
 
     torch's launcher, since accelerate's starts only one process on a machine without a GPU. Each process prints its own
     error; the launcher's account of it, a traceback, would add nothing.
