@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from shards.dataset import Dataset, open_dataset
-from shards.sources import Sample, Source
+from shards.errors import DataError
+from shards.sources import Sample, Source, open_source
 from shards.writer import build
 
 
@@ -106,3 +107,16 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
 def packed(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packed file of the small head model."""
     return small.write_packed(tmp_path_factory.mktemp("model"))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Opening and building a source must fail with one line that matches."""
+
+    def refuse(message: str, name: str, **options: Any) -> None:
+        with pytest.raises(DataError, match=message) as caught:
+            build(open_source(name, **options), tmp_path_factory.mktemp("refused") / name, progress=False)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+
+    return refuse
