@@ -14,6 +14,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Self
 
@@ -71,6 +72,8 @@ class Workers:
             theirs.close()
             self.connections.append(ours)
             self._processes.append(process)
+        # a process that leaves without closing waits for its children, and they for their pipes
+        Finalize(self, _close, (self.connections,), exitpriority=0)
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -130,13 +133,17 @@ class Workers:
 
     def close(self) -> None:
         """Ends the workers: they see their pipes close, tidy up what they were writing, and leave."""
-        for connection in self.connections:
-            connection.close()
+        _close(self.connections)
         for process in self._processes:
             process.join(_PATIENCE)
             process.terminate()
             process.join()
         self.connections, self._processes = [], []
+
+
+def _close(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _send(connection: Connection, task: Any) -> None:

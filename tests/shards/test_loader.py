@@ -138,16 +138,17 @@ def test_closing_in_mid_stream_leaves_no_thread_and_no_process(dataset: Dataset)
 
 @pytest.mark.parametrize("ending", ["raise ValueError('boom')", "pass"])
 def test_a_program_that_ends_without_closing_ends_at_once(root: Path, ending: str) -> None:
-    program = f"""
+    program = root.parent / "program.py"  # with -c, its variables are gone before it waits for its children
+    program.write_text(f"""
 from shards import BatchStream, Plan, open_dataset, open_reader
 dataset = open_dataset({str(root)!r})
 reader = open_reader(dataset, "train", kind="indexed", workers=2)
 stream = BatchStream(reader, Plan(dataset.shard_sizes("train"), seed=0), batch=20)
 next(stream)
 {ending}
-"""
+""")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, timeout=60)
     assert done.returncode == {"r": 1, "p": 0}[ending[0]], done.stderr.decode()
 
 
