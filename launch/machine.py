@@ -202,6 +202,9 @@ def look_at_slurm(findings: Findings) -> Facts:
             [next(iter(found.values())), "--version"], capture_output=True, text=True, timeout=10, check=True
         )
         facts["version"] = answer.stdout.strip()
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or [one_line(error)]
+        findings.notes.append(f"SLURM does not answer: {said[-1]}")
     except (OSError, subprocess.SubprocessError) as error:
         findings.notes.append(f"SLURM does not answer: {one_line(error)}")
     if job := os.environ.get("SLURM_JOB_ID"):

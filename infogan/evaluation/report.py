@@ -73,14 +73,14 @@ def refresh(model: Model, dataset: Dataset, scores: Mapping[str, float], run: Pa
         report.metrics.append(Metric(plain, value, None, protocol | ceiling))
     report.pictures = gallery(model, (), {})
     banner = (
-        f"Training goes on: this is the state after {model.origin.kimg:,.0f} thousand images, scored on"
-        " the validation split. “infogan evaluate” measures in full."
+        f"Taken while training: the state after {model.origin.kimg:,g} thousand images, scored on the validation"
+        " split. “infogan evaluate” measures in full."
     )
     return write_page(report, run, run / "report", banner)
 
 
 def write_page(report: Report, run: Path, folder: Path, banner: str = "") -> Path:
-    """Write report.html alone; `banner` is a line at its top, such as that training still goes on."""
+    """Write report.html alone; `banner` is a line at its top, such as that its numbers were taken in passing."""
     page = folder / "report.html"
     atomic.write_text(page, render(report, read_log(run), environment_of(run), banner))
     return page

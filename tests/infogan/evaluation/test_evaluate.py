@@ -232,7 +232,7 @@ def test_validation_scores_are_deterministic_and_take_the_extractor_only_if_it_i
     assert {"validation/accuracy/digit", "validation/nmi/digit", "validation/mi/digit"} <= scores.keys()
     assert not any("frechet" in name for name in scores)
     page = refresh(digits_model, digits, scores, report_folder)
-    assert "Training goes on" in page.read_text(encoding="utf-8")
+    assert "Taken while training" in page.read_text(encoding="utf-8")
     assert not (report_folder / "report" / "report.json").exists()
 
 
