@@ -72,8 +72,8 @@ def _train(engine: Engine, config: RunConfig, run: Path, dataset: Dataset, start
     if found is None and samples < FEW_IMAGES and not config.augment:
         say(
             f"{samples:,} training images are few, and a critic may learn them by heart: consider "
-            "augment.diffaugment=[color,translation,cutout], augment.mirror=true where mirror images are as good (digits "
-            "are not), or fewer updates"
+            "augment.diffaugment=[color,translation,cutout], augment.mirror=true where mirror images are as good (of "
+            "digits they are not), or fewer updates"
         )
     outcome = None
     try:
