@@ -20,8 +20,6 @@ from shards.sources import open_source
 from shards.verify import verify
 from shards.writer import build
 
-Refused = Callable[..., None]
-
 
 def test_celeba_is_the_same_from_the_zip_the_folder_and_repackaged_lists(tmp_path: Path, originals: Any) -> None:
     originals.write("celeba", tmp_path / "zip", 20)
@@ -171,7 +169,7 @@ def _tiny(folder: Path) -> None:
     ],
 )
 def test_a_spoiled_celeba_is_named(
-    tmp_path: Path, originals: Any, spoil: Callable[[Path], None], message: str, refused: Refused
+    tmp_path: Path, originals: Any, spoil: Callable[[Path], None], message: str, refused: Any
 ) -> None:
     options = originals.write("celeba", tmp_path / "raw", 20)
     (tmp_path / "raw" / "list_attr_celeba.txt").write_text(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from PIL import Image
 
 from shards.sources import open_source
 from shards.sources.chairs import azimuth
-
-Refused = Callable[..., None]
 
 
 def test_chairs_are_the_same_from_the_tar_and_unpacked(tmp_path: Path, originals: Any) -> None:
@@ -64,7 +61,7 @@ def test_the_crop_of_chairs_is_120_to_480(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.999, 0.5, 0.1])
-def test_a_torn_tar_is_never_a_smaller_data_set(tmp_path: Path, originals: Any, share: float, refused: Refused) -> None:
+def test_a_torn_tar_is_never_a_smaller_data_set(tmp_path: Path, originals: Any, share: float, refused: Any) -> None:
     options = originals.write("chairs", tmp_path / "raw", 20)
     tar = tmp_path / "raw" / "rendered_chairs.tar"
     data = tar.read_bytes()
@@ -73,7 +70,7 @@ def test_a_torn_tar_is_never_a_smaller_data_set(tmp_path: Path, originals: Any, 
     refused(r"rendered_chairs\.tar (is no readable tar|ends without the mark)", "chairs", **options)
 
 
-def test_a_tar_cut_between_two_members_is_found(tmp_path: Path, originals: Any, refused: Refused) -> None:
+def test_a_tar_cut_between_two_members_is_found(tmp_path: Path, originals: Any, refused: Any) -> None:
     import tarfile
 
     options = originals.write("chairs", tmp_path / "raw", 20)
@@ -84,14 +81,14 @@ def test_a_tar_cut_between_two_members_is_found(tmp_path: Path, originals: Any, 
     refused(r"rendered_chairs\.tar .*(unexpected end|ends without the mark)", "chairs", **options)
 
 
-def test_a_compressed_tar_is_named(tmp_path: Path, originals: Any, refused: Refused) -> None:
+def test_a_compressed_tar_is_named(tmp_path: Path, originals: Any, refused: Any) -> None:
     options = originals.write("chairs", tmp_path / "raw", 20)
     tar = tmp_path / "raw" / "rendered_chairs.tar"
     tar.write_bytes(gzip.compress(tar.read_bytes(), 1))
     refused(r"rendered_chairs\.tar is no readable tar .* or unpack it", "chairs", **options)
 
 
-def test_chairs_that_are_none_are_named(tmp_path: Path, refused: Refused) -> None:
+def test_chairs_that_are_none_are_named(tmp_path: Path, refused: Any) -> None:
     refused(r"lacks rendered_chairs\.tar .*fetch from http", "chairs", path=str(tmp_path))
     renders = tmp_path / "rendered_chairs" / "a" / "renders"
     renders.mkdir(parents=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import pytest
 
 from shards.sources import open_source
 from shards.writer import build
-
-Refused = Callable[..., None]
 
 
 def test_dsprites_has_the_pixels_and_the_real_values_of_its_file(tmp_path: Path, originals: Any) -> None:
@@ -43,7 +40,7 @@ class _Trap:
         return (open, (str(self.path), "w"))
 
 
-def test_the_pickled_description_of_dsprites_is_never_opened(tmp_path: Path, refused: Refused) -> None:
+def test_the_pickled_description_of_dsprites_is_never_opened(tmp_path: Path, refused: Any) -> None:
     trap = np.array(_Trap(tmp_path / "sprung"), dtype=object)
     classes = np.zeros((20, 6), np.int64)
     path = tmp_path / "any_name.npz"
@@ -70,7 +67,7 @@ def test_the_pickled_description_of_dsprites_is_never_opened(tmp_path: Path, ref
     ],
 )
 def test_a_dsprites_file_of_another_content_is_named(
-    tmp_path: Path, changes: dict[str, Any], message: str, refused: Refused
+    tmp_path: Path, changes: dict[str, Any], message: str, refused: Any
 ) -> None:
     whole = {"imgs": np.zeros((20, 64, 64), np.uint8), "latents_classes": np.zeros((20, 6), np.int64)}
     np.savez(tmp_path / "d.npz", **{name: array for name, array in (whole | changes).items() if array is not None})
@@ -79,7 +76,7 @@ def test_a_dsprites_file_of_another_content_is_named(
     )
 
 
-def test_a_torn_dsprites_file_is_named(tmp_path: Path, originals: Any, refused: Refused) -> None:
+def test_a_torn_dsprites_file_is_named(tmp_path: Path, originals: Any, refused: Any) -> None:
     options = originals.write("dsprites", tmp_path / "raw", 20)
     path = tmp_path / "raw" / originals.DSPRITES
     data = bytearray(path.read_bytes())

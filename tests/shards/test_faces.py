@@ -15,8 +15,6 @@ from PIL import Image
 from shards.errors import UserError
 from shards.sources import open_source
 
-Refused = Callable[..., None]
-
 
 def test_faces_come_from_a_folder_or_an_array_with_the_same_factors(tmp_path: Path, originals: Any) -> None:
     factors = originals.face_factors(20)
@@ -79,7 +77,7 @@ GREY = np.random.RandomState(0).randint(0, 256, (20, 8, 8)).astype(np.uint8)
     ],
 )
 def test_an_array_that_is_no_faces_is_named(
-    tmp_path: Path, content: dict[str, Any], message: str, refused: Refused
+    tmp_path: Path, content: dict[str, Any], message: str, refused: Any
 ) -> None:
     np.savez(tmp_path / "faces.npz", **content)
     refused(rf"faces\.npz.*{message}", "faces", path=str(tmp_path / "faces.npz"))
@@ -96,9 +94,7 @@ def test_an_array_that_is_no_faces_is_named(
         ("", "must name each factor once"),
     ],
 )
-def test_a_table_of_factors_that_does_not_fit_is_named(
-    tmp_path: Path, table: str, message: str, refused: Refused
-) -> None:
+def test_a_table_of_factors_that_does_not_fit_is_named(tmp_path: Path, table: str, message: str, refused: Any) -> None:
     np.save(tmp_path / "faces.npy", GREY)
     (tmp_path / "faces.csv").write_text(table)
     refused(rf"faces\.csv.*{message}", "faces", path=str(tmp_path / "faces.npy"))
@@ -112,7 +108,7 @@ def test_a_table_of_factors_that_does_not_fit_is_named(
     ],
 )
 def test_a_table_of_factors_has_one_row_for_each_image_and_no_other(
-    tmp_path: Path, added: str, message: str, refused: Refused
+    tmp_path: Path, added: str, message: str, refused: Any
 ) -> None:
     for number, pixels in enumerate(GREY):
         Image.fromarray(pixels).save(tmp_path / f"{number:02d}.png")
@@ -121,13 +117,13 @@ def test_a_table_of_factors_has_one_row_for_each_image_and_no_other(
     refused(rf"factors\.csv, {message}", "faces", path=str(tmp_path))
 
 
-def test_factors_that_float32_cannot_tell_apart_are_refused(tmp_path: Path, refused: Refused) -> None:
+def test_factors_that_float32_cannot_tell_apart_are_refused(tmp_path: Path, refused: Any) -> None:
     for low, high in ((-1e307, 1e307), (1e-60, 2e-60), (1e9, 1e9 + 1)):
         np.savez(tmp_path / "faces.npz", images=GREY, angle=np.linspace(low, high, 20))
         refused("the factor angle goes from .* no range in float32", "faces", path=str(tmp_path / "faces.npz"))
 
 
-def test_an_array_file_is_read_whatever_its_name_and_holds_arrays_alone(tmp_path: Path, refused: Refused) -> None:
+def test_an_array_file_is_read_whatever_its_name_and_holds_arrays_alone(tmp_path: Path, refused: Any) -> None:
     np.savez(tmp_path / "faces.npz", images=GREY)
     (tmp_path / "faces.npz").rename(tmp_path / "archive.npy")
     assert open_source("faces", path=str(tmp_path / "archive.npy")).splits["train"] == 16
@@ -157,7 +153,7 @@ def _in_directory(offset: int, value: int) -> Callable[[bytes], bytes]:
     ],
 )
 def test_a_damaged_array_file_is_one_short_line(
-    tmp_path: Path, small: Any, name: str, spoil: Callable[[bytes], bytes], message: str, refused: Refused
+    tmp_path: Path, small: Any, name: str, spoil: Callable[[bytes], bytes], message: str, refused: Any
 ) -> None:
     path = tmp_path / "arrays.npz"
     imgs, classes = np.eye(64, dtype=np.uint8)[None].repeat(20, 0), np.zeros((20, 6), np.int64)
@@ -167,7 +163,7 @@ def test_a_damaged_array_file_is_one_short_line(
     refused(rf"arrays\.npz cannot be read \(.*{message}", name, path=str(path))
 
 
-def test_paths_that_hold_no_faces_say_why(tmp_path: Path, refused: Refused) -> None:
+def test_paths_that_hold_no_faces_say_why(tmp_path: Path, refused: Any) -> None:
     with pytest.raises(UserError, match="faces: which ones"):
         open_source("faces")
     with pytest.raises(UserError, match="faces: color is 'red'"):

@@ -13,8 +13,6 @@ import pytest
 
 from shards.sources import open_source
 
-Refused = Callable[..., None]
-
 
 def test_svhn_has_the_pixels_and_digits_of_its_files(tmp_path: Path, originals: Any) -> None:
     x, digits = originals.svhn_file(tmp_path / "train_32x32.mat", 24, 0)
@@ -29,7 +27,7 @@ def test_svhn_has_the_pixels_and_digits_of_its_files(tmp_path: Path, originals: 
     assert 0 in digits  # which the file writes as 10
 
 
-def test_the_extra_digits_follow_those_of_the_training_file(tmp_path: Path, originals: Any, refused: Refused) -> None:
+def test_the_extra_digits_follow_those_of_the_training_file(tmp_path: Path, originals: Any, refused: Any) -> None:
     (tmp_path / "svhn").mkdir()
     originals.svhn_file(tmp_path / "svhn" / "train_32x32.mat", 24, 0)
     originals.svhn_file(tmp_path / "svhn" / "test_32x32.mat", 5, 1)
@@ -83,7 +81,7 @@ def _saved(**content: Any) -> Callable[[Path], None]:
     ],
 )
 def test_a_spoiled_matlab_file_is_named(
-    tmp_path: Path, originals: Any, spoil: Callable[[Path], None], message: str, refused: Refused
+    tmp_path: Path, originals: Any, spoil: Callable[[Path], None], message: str, refused: Any
 ) -> None:
     options = originals.write("svhn", tmp_path / "raw", 20)
     warnings.simplefilter("error")
