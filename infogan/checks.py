@@ -22,3 +22,9 @@ def at_least(name: str, value: float, bound: float, *, below: float = float("inf
     if not bound <= value < below:
         rule = f"at least {bound}" + (f" and below {below}" if below < float("inf") else "")
         raise ValueError(f"{name}: {value}: must be {rule}")
+
+
+def no_null_byte(name: str, value: str) -> None:
+    """`value` must be a path that the system can be asked for."""
+    if "\0" in value:
+        raise ValueError(f"{name}: {value!r}: must hold no null byte")

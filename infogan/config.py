@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infogan.augment import Augment
-from infogan.checks import above, at_least, one_of
+from infogan.checks import above, at_least, no_null_byte, one_of
 from infogan.codes import Code, Codes, Noise
 from infogan.networks import Network
 from infogan.objectives import NonSaturating, Objective
@@ -20,6 +20,7 @@ from shards import CacheOptions, Dataset, open_dataset
 
 ReaderKind = Literal["auto", "resident", "indexed", "remote"]
 
+LONGEST_NAME = 100  # bytes of a code's name, which is part of the names of files; these have 255
 RESERVED = ("n", "seed", "codes")  # what `Model.sample` calls its own parameters
 
 RUNTIME = (
@@ -68,6 +69,7 @@ class Data:
     digest: str = ""
 
     def __post_init__(self) -> None:
+        no_null_byte("path", self.path)
         if self.window is not None:
             at_least("window", self.window, 1)
 
@@ -230,6 +232,8 @@ class RunConfig:
         if self.noise.size == 0 and not self.codes:
             raise ValueError("codes: none, and noise.size is 0: the generator would have no input")
         for name in self.codes:
+            if len(name.encode()) > LONGEST_NAME:
+                raise ValueError(f"codes: {name[:20]}...: {len(name.encode())} bytes: at most {LONGEST_NAME} in a name")
             if not name.isidentifier() or name in RESERVED:
                 raise ValueError(
                     f"codes: {name!r}: a code's name must be a word of letters, digits and _, and none of {RESERVED}"

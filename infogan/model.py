@@ -187,7 +187,7 @@ def load(path: str | Path, *, which: str = "latest", data: str | Path | None = N
     found = checkpoints.find(path, which)
     if exported_digest(path / "export") == found.digest:
         return load_export(path / "export", device)
-    config = settings.load(path / "config.yaml").config
+    config = settings.saved(path / "config.yaml")
     dataset = config.data.open(data)
     check_identity(config, dataset)
     return from_checkpoint(path, found, config, dataset, resolve_device(device))

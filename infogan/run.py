@@ -52,7 +52,7 @@ def saved_config(run: Path) -> RunConfig | None:
     path = run / "config.yaml"
     if not path.is_file():
         return None
-    config = settings.load(path).config
+    config = settings.saved(path)
     if digest(config) not in path.read_text(encoding="utf-8").partition("\n")[0]:
         raise UserError(
             f"{path}: damaged or edited, its digest does not fit; restore it, or start a new run with --run DIR"

@@ -16,7 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from infogan import plugins
+from infogan import deepspeed_file, plugins
 from infogan.codes import KINDS, Code
 from infogan.config import RunConfig, Stop, flatten
 from infogan.networks import NETWORKS, Network
@@ -50,7 +50,15 @@ def load(preset: str | Path, overrides: Sequence[str] = (), run: Path | None = N
         plain = _merge(plain, layer)
         sources = {key: where for key, where in sources.items() if _has(plain, key)}
         sources |= {key: source for key in flatten(layer) if _has(plain, key)}
-    return Settings(from_plain(plain, plugins.recorded(run or path.parent)), sources, path.stem)
+    config = from_plain(plain, plugins.recorded(run or path.parent))
+    if config.deepspeed is not None:
+        deepspeed_file.check(*deepspeed_file.read(config.deepspeed), config)
+    return Settings(config, sources, path.stem)
+
+
+def saved(path: Path) -> RunConfig:
+    """The config that a run left in `path`: complete, and valid wherever the files of its training may be by now."""
+    return from_plain(read_yaml(path), plugins.recorded(path.parent))
 
 
 def from_plain(plain: Plain, recorded: Sequence[plugins.Record] = ()) -> RunConfig:

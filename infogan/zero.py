@@ -5,31 +5,22 @@ Generator and critic each get a DeepSpeed engine of their own; phases, checkpoin
 clipping are the config's, and a file that says something else of them is refused.
 """
 
-import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from infogan import launched
+from infogan import deepspeed_file, launched
 from infogan.config import RunConfig
 from infogan.engine import Engine, add_shares
-from infogan.settings import presets_folder
 from shards.errors import UserError
 
-LEARNED_OTHERWISE: dict[str, Any] = {  # where they are not as DeepSpeed has them by default
-    "communication_data_type": None,
-    "data_types": {},
-    "prescale_gradients": False,
-    "gradient_predivide_factor": 1.0,
-}
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -39,7 +30,7 @@ class ZeroEngine(Engine):
     def __init__(self, config: RunConfig) -> None:
         self._where, self._settings = _settings(config)
         os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # accelerate is here for the processes only
-        super().__init__(config, told_precision=_precision(self._settings))
+        super().__init__(config, told_precision=deepspeed_file.precision(self._settings))
         self.name = f"DeepSpeed ZeRO {self._settings['zero_optimization']['stage']}"
         if _offloads(self._settings):
             self.name += ", optimizer on the CPU"
@@ -51,8 +42,9 @@ class ZeroEngine(Engine):
     def _settle(self, config: RunConfig, precision: str) -> None:
         super()._settle(config, precision)
         self.meeting.same(f"deepspeed: {self._where}", self._settings)
-        _check(self._where, self._settings, self)
+        deepspeed_file.check(self._where, self._settings, self.config, self.world)
         self._deepspeed = _imported(self.device)
+        _valid(self._where, self._settings)
 
     def prepare(self, phase: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
         """DeepSpeed's engine over `module`, whose parameters it moves into one flat tensor of its own."""
@@ -123,12 +115,12 @@ class ZeroEngine(Engine):
 
 def _settings(config: RunConfig) -> tuple[str, dict[str, Any]]:
     """Where DeepSpeed's settings are from, and what they are."""
-    ours = None if config.deepspeed is None else _read(config.deepspeed)
+    ours = None if config.deepspeed is None else deepspeed_file.read(config.deepspeed)
     if not launched.asks_for_deepspeed():
         assert ours is not None
         return ours
     said = launched.deepspeed_settings()
-    theirs = _read(said) if isinstance(said, str) else ("its own YAML", said)
+    theirs = deepspeed_file.read(said) if isinstance(said, str) else ("its own YAML", said)
     if ours is not None and ours[1] != theirs[1]:
         raise UserError(
             f"deepspeed: the config says {ours[0]}, accelerate launch was told {theirs[0]}, which is another; "
@@ -137,83 +129,20 @@ def _settings(config: RunConfig) -> tuple[str, dict[str, Any]]:
     return theirs
 
 
-def _read(name: str) -> tuple[str, dict[str, Any]]:
-    """A JSON file as named, or one of ours: `zero2`, `configs/deepspeed/zero2.json`."""
-    ours = presets_folder() / "deepspeed"
-    stem = name.removeprefix("configs/deepspeed/").removesuffix(".json")
-    path = Path(name) if Path(name).is_file() else ours / f"{stem}.json"
-    if not path.is_file():
-        names = ", ".join(sorted(found.stem for found in ours.glob("*.json")))
-        raise UserError(f"deepspeed: {name!r}: no such file, and none of ours, which are {names}")
+def _valid(where: str, settings: Mapping[str, Any]) -> None:
+    """Let DeepSpeed look at its own section."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from pydantic import ValidationError
+
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"deepspeed: {path}: cannot be read as JSON: {error}") from None
-    if not isinstance(settings, dict) or not isinstance(settings.get("zero_optimization"), dict):
-        raise UserError(f"deepspeed: {path}: has no section zero_optimization; see {ours / 'zero2.json'}")
-    return str(path), settings
-
-
-def _precision(settings: Mapping[str, Any]) -> str | None:
-    """The precision that the settings speak of; None where they leave it open."""
-    for section, precision in (("bf16", "bf16"), ("bfloat16", "bf16"), ("fp16", "fp16")):
-        if _section(settings, section).get("enabled") is True:
-            return precision
-    autocast = _section(settings, "torch_autocast")
-    if autocast.get("enabled") is True:
-        return {"float16": "fp16"}.get(str(autocast.get("dtype")).removeprefix("torch."), "bf16")
-    return None
-
-
-def _check(where: str, settings: Mapping[str, Any], engine: Engine) -> None:
-    """Refuse what DeepSpeed's settings say of things that are the config's, where it says something else."""
-    config = engine.config
-    if config.precision not in ("fp32", "bf16"):
-        raise UserError(f"precision: {config.precision} with DeepSpeed: use bf16 or fp32, or leave deepspeed away")
-    if config.objective.r1:
+        DeepSpeedZeroConfig(**settings["zero_optimization"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(["zero_optimization", *map(str, first["loc"])])
         raise UserError(
-            "objective.r1: its inner gradient is more than DeepSpeed's hooks allow for; say objective.r1=0, or leave "
-            "deepspeed away"
-        )
-    stage = settings["zero_optimization"].get("stage")
-    if stage not in (1, 2):
-        raise UserError(
-            f"deepspeed: {where}: zero_optimization.stage is {stage}, and must be 1 or 2; take 2, which also divides "
-            "the gradients (zero2_offload keeps the optimizers' state in the memory of the host)"
-        )
-    for key, ours in _sizes(engine).items():
-        said = settings.get(key, "auto")
-        if said not in ("auto", ours):
-            raise UserError(
-                f"deepspeed: {where}: {key} is {said}, the config makes it {ours} (batch {config.batch}, "
-                f"{engine.world} processes, accumulation {config.accumulation}); leave it away, or say auto"
-            )
-    if settings["zero_optimization"].get("compute_grad_norm", True) is not True:
-        raise UserError(
-            f"deepspeed: {where}: zero_optimization.compute_grad_norm is false, and an update that is not finite "
-            "would be applied without a word; leave it away"
-        )
-    if said := [key for key, usual in LEARNED_OTHERWISE.items() if settings.get(key, usual) != usual]:
-        raise UserError(
-            f"deepspeed: {where}: {said[0]} is {settings[said[0]]}, which changes what is learned: gradients are "
-            "summed in float32, as without DeepSpeed; leave it away"
-        )
-    if said := [key for key in ("optimizer", "scheduler") if settings.get(key, "auto") != "auto"]:
-        raise UserError(
-            f"deepspeed: {where}: {said[0]} is {settings[said[0]]}, the config says Adam with learning rates of its "
-            "own for generator and critic; leave it away"
-        )
-
-
-def _sizes(engine: Engine) -> dict[str, Any]:
-    """What of DeepSpeed's settings the config decides."""
-    config = engine.config
-    return {
-        "train_batch_size": config.batch,
-        "train_micro_batch_size_per_gpu": config.batch // config.accumulation // engine.world,
-        "gradient_accumulation_steps": config.accumulation,
-        "gradient_clipping": 0.0,
-    }
+            f"deepspeed: {where}: {place} is {first['input']!r}: DeepSpeed says: {first['msg']}; correct it, or leave "
+            "it away"
+        ) from None
 
 
 def _full(settings: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
@@ -225,7 +154,7 @@ def _full(settings: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
     autocast = {"enabled": engine.config.precision == "bf16", "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return {
         **kept,
-        **_sizes(engine),
+        **deepspeed_file.sizes(engine.config, engine.world),
         "torch_autocast": autocast,
         "zero_force_ds_cpu_optimizer": False,  # torch's fused Adam runs on a CPU too, and nothing has to be compiled
     }
@@ -260,9 +189,6 @@ def _device_as_local_rank(device: torch.device) -> Iterator[None]:
 
 
 def _offloads(settings: Mapping[str, Any]) -> bool:
-    return bool(_section(settings["zero_optimization"], "offload_optimizer").get("device", "none") == "cpu")
-
-
-def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = settings.get(name)
-    return section if isinstance(section, Mapping) else {}
+    return bool(
+        deepspeed_file.section(settings["zero_optimization"], "offload_optimizer").get("device", "none") == "cpu"
+    )

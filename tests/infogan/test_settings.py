@@ -391,3 +391,32 @@ def test_the_window_belongs_to_the_run_and_the_cache_to_the_machine() -> None:
         settings.load("paper/mnist", ["data.window=0"])
     with pytest.raises(UserError, match=r"data\.cache\.limit_gb: -1"):
         settings.load("paper/mnist", ["data.cache.limit_gb=-1"])
+
+
+def test_a_name_that_no_file_could_bear_and_a_path_that_no_system_takes_are_refused(preset: Path) -> None:
+    long = "x" * 101
+    assert "codes: xxxxxxxxxxxxxxxxxxxx...: 101 bytes" in refusal(preset, f"codes.{long}={{kind: continuous}}")
+    assert "data.path: '\\x00x': must hold no null byte" in refusal(preset, 'data.path="\\0x"')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no such file, and none of ours"),
+        ('{"zero_opt', "cannot be read as JSON"),
+        ("[1]", "has no section zero_optimization"),
+        ('{"zero_optimization": {"stage": 2, "reduce_bucket_sze": 1}}', "did you mean 'reduce_bucket_size'?"),
+        ('{"zero_optimization": {"stage": 2}, "qqq": 3}', "qqq: DeepSpeed has no such setting; leave it away"),
+        ('{"zero_optimization": {"stage": 3}}', "stage is 3, and must be 1 or 2"),
+        ('{"zero_optimization": {"stage": 2}, "train_batch_size": 7}', "train_batch_size is 7, the config makes it 64"),
+    ],
+)
+def test_a_deepspeed_file_is_looked_at_with_the_config_but_not_with_that_of_a_run_which_is_over(
+    preset: Path, tmp_path: Path, text: str | None, said: str
+) -> None:
+    file = tmp_path / "mine.json"
+    if text is not None:
+        file.write_text(text)
+    assert said in refusal(preset, f"deepspeed={file}")
+    preset.write_text(f"{SMALL}deepspeed: {file}\n")
+    assert settings.saved(preset).deepspeed == str(file)

@@ -4,13 +4,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from infogan import zero
+from infogan import deepspeed_file, zero
 from infogan.config import RunConfig
 from infogan.settings import presets_folder
 from shards.errors import UserError
@@ -19,7 +18,7 @@ OURS = sorted((presets_folder() / "deepspeed").glob("*.json"))
 
 
 def check(config: RunConfig, settings: dict[str, Any], world: int = 2) -> None:
-    zero._check("some.json", settings, SimpleNamespace(config=config, world=world))  # type: ignore[arg-type]
+    deepspeed_file.check("some.json", settings, config, world)
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
@@ -27,7 +26,7 @@ def test_our_files_are_found_by_name_and_agree_with_every_config(
     path: Path, tiny_config: Callable[..., RunConfig]
 ) -> None:
     for name in (path.stem, f"configs/deepspeed/{path.name}", str(path)):
-        assert zero._read(name)[1] == json.loads(path.read_text())
+        assert deepspeed_file.read(name)[1] == json.loads(path.read_text())
     check(tiny_config(), json.loads(path.read_text()))
 
 
@@ -82,7 +81,7 @@ def test_deepspeed_takes_the_gpu_of_the_run_and_the_process_keeps_its_number(mon
     ],
 )
 def test_the_precision_that_a_file_speaks_of_is_seen(settings: dict[str, Any], precision: str | None) -> None:
-    assert zero._precision(settings) == precision
+    assert deepspeed_file.precision(settings) == precision
 
 
 @pytest.mark.parametrize(
@@ -98,4 +97,16 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, text: str | None, message:
     if text is not None:
         path.write_text(text)
     with pytest.raises(UserError, match=message):
-        zero._read(str(path))
+        deepspeed_file.read(str(path))
+
+
+def test_what_deepspeed_knows_of_zero_is_known_here() -> None:
+    config = pytest.importorskip("deepspeed.runtime.zero.config", reason="the extra deepspeed is not installed")
+    theirs = {field.alias or name for name, field in config.DeepSpeedZeroConfig.model_fields.items()}
+    assert theirs <= set(deepspeed_file.KNOWN_OF_ZERO)
+
+
+def test_what_deepspeed_refuses_in_its_section_is_one_line() -> None:
+    pytest.importorskip("deepspeed", reason="the extra deepspeed is not installed")
+    with pytest.raises(UserError, match=r"mine.json: zero_optimization.reduce_bucket_size is 'x': DeepSpeed says: "):
+        zero._valid("mine.json", {"zero_optimization": {"stage": 2, "reduce_bucket_size": "x"}})
