@@ -18,12 +18,12 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from infogan import launched
+from infogan import launched, ranks
 from infogan.checkpoint import load_optimizer, optimizer_tensors
 from infogan.config import RunConfig, flatten, to_plain
 from infogan.devices import keep_freed_memory, resolve_device
 from infogan.launched import AUTOCAST
-from infogan.meeting import LONG_WORK, MEETING, Meeting, explained
+from infogan.meeting import LONG_WORK, MEETING, Meeting, explained, wait_for_main
 from infogan.watch import Watch
 from shards.errors import UserError
 from shards.workers import available_cores
@@ -47,6 +47,7 @@ class Engine:
     name = "accelerate"
 
     def __init__(self, config: RunConfig, *, told_precision: str | None = None) -> None:
+        ranks.told()  # refused before anyone is waited for
         device = resolve_device(launched.agreed_device(config))
         self._told_precision = told_precision
         precision = launched.agreed_precision(config, device, told_precision)  # refused before the others wait for it
@@ -66,6 +67,7 @@ class Engine:
 
     def _meet(self, device: torch.device) -> None:
         """Find the other processes of this run, if the environment says that there are some."""
+        wait_for_main(MEETING)
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="no",  # which precision it is, is settled later, and by us

@@ -6,8 +6,11 @@ its own, and waits for as long as the work of one may take.
 
 import hashlib
 import json
-import os
 import platform
+import socket
+import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,9 +19,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from infogan import ranks
 from shards.errors import UserError
 
 MEETING = timedelta(minutes=10)
+SILENT_S = 10.0  # of waiting for rank 0, before it is said; processes of a busy machine start seconds apart
+CONNECT_S, AGAIN_S = 5.0, 0.2  # for a machine to answer; between two attempts
 LONG_WORK = timedelta(days=1)  # of one process, for which the others wait; that one hangs meanwhile the watch finds
 
 
@@ -75,19 +81,58 @@ class Meeting:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns a failure to reach the others into one line."""
+    """Turns a failure to reach the others into one line; rank 0 says, once, that it waits for them."""
+    told = ranks.told()
+    if told is None or told.world == 1:
+        yield
+        return
+    waiting = threading.Timer(SILENT_S, _say_that_it_waits, (told, f"the other {told.world - 1}"))
+    waiting.daemon = True
+    if told.rank == 0:
+        waiting.start()
     try:
         yield
     except RuntimeError as error:
-        if os.environ.get("WORLD_SIZE", "1") == "1":
-            raise
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise UserError(
-            f"processes: rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} could not meet the others at "
-            f"{where}: {str(error).splitlines()[0]}; start all of them, with the same MASTER_ADDR and MASTER_PORT; "
-            "where machines have several networks, or a name of their own that leads nowhere, GLOO_SOCKET_IFNAME (of "
-            "GPUs NCCL_SOCKET_IFNAME) says which one to use"
-        ) from None
+        raise _unmet(told, str(error).splitlines()[0]) from None
+    finally:
+        waiting.cancel()
+
+
+def wait_for_main(patience: timedelta) -> None:
+    """Return once somebody listens where rank 0 has to be met; says so, once, where that takes long.
+
+    torch would wait too, but prints stacks of its own when nobody comes.
+    """
+    told = ranks.told()
+    if told is None or told.world == 1 or told.rank == 0:
+        return
+    begun, silent = time.monotonic(), True
+    until = begun + patience.total_seconds()
+    while True:
+        try:
+            socket.create_connection((told.address, told.port), timeout=CONNECT_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                reason = error.strerror or str(error)
+                raise _unmet(told, f"for {patience.total_seconds():g} s nobody answered there ({reason})") from None
+        if silent and time.monotonic() - begun > SILENT_S:
+            _say_that_it_waits(told, "rank 0")
+            silent = False
+        time.sleep(AGAIN_S)
+
+
+def _say_that_it_waits(told: ranks.Ranks, whom: str) -> None:
+    print(f"rank {told.rank}: waiting for {whom} at {told.address}:{told.port}", file=sys.stderr, flush=True)
+
+
+def _unmet(told: ranks.Ranks, reason: str) -> UserError:
+    return UserError(
+        f"processes: rank {told.rank} of {told.world} could not meet the others at {told.address}:{told.port}: "
+        f"{reason.rstrip('.')}; start all of them, with the same MASTER_ADDR and MASTER_PORT; where machines have "
+        "several networks, or a name of their own that leads nowhere, GLOO_SOCKET_IFNAME (of GPUs NCCL_SOCKET_IFNAME) "
+        "says which one to use"
+    )
 
 
 def difference(what: str, values: list[dict[str, Any]]) -> str:

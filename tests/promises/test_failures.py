@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,14 @@ def told(ended: list[Any]) -> str:
     lines = [line for line in output.splitlines() if line.startswith("error")]
     assert len(lines) == 1, output
     return lines[0]
+
+
+@pytest.fixture
+def port() -> str:
+    """At which nobody listens."""
+    with socket.socket() as any_socket:
+        any_socket.bind(("127.0.0.1", 0))
+        return str(any_socket.getsockname()[1])
 
 
 @pytest.fixture
@@ -114,12 +123,22 @@ def test_what_takes_long_ends_nothing(infogan: Any, arguments: tuple[str, ...]) 
     assert [end.code for end in ended] == [0, 0], ended
 
 
-def test_processes_that_never_meet_are_told_so(infogan: Any, arguments: tuple[str, ...]) -> None:
-    alone = "import infogan.engine as e, datetime\ne.MEETING = datetime.timedelta(seconds=1)"
-    first = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    ended = infogan(*arguments, before=alone, **first)
+@pytest.mark.parametrize(("rank", "reason"), [("0", "Timed out after"), ("1", "for 2 s nobody answered there")])
+def test_processes_that_never_meet_say_whom_they_wait_for_and_end(
+    infogan: Any, arguments: tuple[str, ...], port: str, rank: str, reason: str
+) -> None:
+    alone = (
+        "import infogan.engine as e, infogan.meeting as m, datetime\n"
+        "e.MEETING, m.SILENT_S = datetime.timedelta(seconds=2), 0.5"
+    )
+    where = {"LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ended = infogan(*arguments, before=alone, RANK=rank, **where)
     assert ended.code == 2
-    assert "processes: rank 0 of 2 could not meet the others at 127.0.0.1:0" in told([ended])
+    assert f"processes: rank {rank} of 2 could not meet the others at 127.0.0.1:{port}: {reason}" in told([ended])
+    whom = "the other 1" if rank == "0" else "rank 0"
+    assert [line for line in ended.output.splitlines() if line.startswith("rank")] == [
+        f"rank {rank}: waiting for {whom} at 127.0.0.1:{port}"
+    ]
 
 
 def test_an_error_is_told_where_the_machine_of_rank_0_is_frozen(infogan: Any, tiny_preset: Path) -> None:
