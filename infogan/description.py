@@ -25,8 +25,8 @@ BYTES_PER_WEIGHT = {"generator": 4 * 5, "critic": 4 * 4}
 """float32 weight, gradient and Adam's two moments; the generator has an EMA copy as well."""
 
 
-def describe(settings: Settings) -> Iterator[str]:
-    """Everything that `--dry-run` prints, line by line as it is known.
+def describe(settings: Settings, say: Callable[[str], None] = lambda line: None) -> Iterator[str]:
+    """Everything that `--dry-run` prints, line by line as it is known; `say` is told what begins and may take long.
 
     Makes a few updates on noise to measure the time of one, last and where they fit into the memory.
 
@@ -40,6 +40,7 @@ def describe(settings: Settings) -> Iterator[str]:
         yield from ("", _data(config), "", *_layers(config), "")
         needed, line = _memory(config, engine)
         yield line
+        say(f"timing {TIMED_UPDATES + 1} updates of {config.batch} images")
         yield from _time(config, engine, needed)
     finally:
         engine.close()

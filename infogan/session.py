@@ -11,11 +11,12 @@ import torch
 
 from infogan import checkpoint as checkpoints
 from infogan import run as runs
+from infogan.beforehand import resolved
 from infogan.config import RunConfig
 from infogan.engine import Engine, open_engine
 from infogan.learner import Learner
 from infogan.lease import Lease
-from infogan.model import check_identity, exported_digest
+from infogan.model import exported_digest
 from infogan.settings import Settings
 from infogan.stillness import OUT_OF_MEMORY
 from infogan.trainer import Outcome, Trainer
@@ -45,27 +46,17 @@ def train(settings: Settings, run: Path | None = None, *, start_from: str | None
             say = say if engine.is_main else _silent
             dataset = settings.config.data.open()
             if engine.is_main:  # what does not fit the run leaves it untouched, its heartbeat too
-                _resolved(settings.config, run, dataset, runs.learned(run))
+                resolved(settings.config, run, dataset, runs.learned(run))
             with runs.only_writer(run, say) if engine.is_main else nullcontext() as lease:
                 engine.barrier()  # nobody looks into the run before it is held
                 engine.watch.at("start", patient=True)
                 learned = engine.meeting.from_main("learned" if runs.learned(run) else "")
-                engine.follow(_resolved(settings.config, run, dataset, runs.saved_config(run) if learned else None))
+                engine.follow(resolved(settings.config, run, dataset, runs.saved_config(run) if learned else None))
                 outcome = _train(engine, engine.config, run, dataset, start_from, say, lease)
             engine.barrier()
             return outcome
     finally:
         engine.close()
-
-
-def _resolved(config: RunConfig, run: Path, dataset: Dataset, saved: RunConfig | None) -> RunConfig:
-    """The config with what it leaves open taken from the data set and from the run that goes on, whose it has to be."""
-    config = runs.follow_saved(config, saved)
-    check_identity(config, dataset)
-    config = replace(config, data=replace(config.data, digest=dataset.manifest.digest))
-    if saved is not None:
-        runs.refuse_changes(run, config, saved)
-    return config
 
 
 def _train(

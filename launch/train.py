@@ -1,14 +1,13 @@
 """`infogan train`, also as `accelerate launch -m launch.train --config FILE key=value ...`."""
 
-import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from launch.plugin_option import loaded_plugins, plugin_option
+from launch.plugin_option import plugin_option
+from launch.processes import start_processes
 
 if TYPE_CHECKING:
     from infogan.trainer import Outcome
@@ -52,26 +51,35 @@ def command(
     optimizer.critic.lr=1e-4, stop="20 epochs" or codes.c2=null. With --run alone, a run goes on with its own config.
     """
     preset, overrides = _preset_and_overrides(words, config, run)
-    if processes is not None and processes != (already := int(os.environ.get("WORLD_SIZE", processes))):
-        raise click.UsageError(
-            f"--processes {processes}, but a launcher has started {already} (WORLD_SIZE); leave --processes away"
-        )
-    if processes is not None and processes > 1 and "WORLD_SIZE" not in os.environ and not dry_run:
-        options = [f"--run={run}"] * (run is not None) + [f"--from={start_from}"] * (start_from is not None)
-        sys.exit(_launch(processes, [*options, "--", preset, *overrides]))
-    from infogan import settings
+    from infogan import ranks, settings
 
+    told = ranks.told()
+    if processes is not None and told is not None and processes != told.world:
+        raise click.UsageError(
+            f"--processes {processes}, but a launcher has started {told.world} (WORLD_SIZE); leave --processes away"
+        )
     chosen = settings.load(preset, overrides, run)
+    if processes is not None and processes > 1 and told is None and not dry_run:
+        from infogan import beforehand
+
+        beforehand.check(chosen, run, processes)
+        options = [f"--run={run}"] * (run is not None) + [f"--from={start_from}"] * (start_from is not None)
+        sys.exit(start_processes("train", processes, [*options, "--", preset, *overrides]))
     if dry_run:
+        _say("looking at networks and data")  # what is imported for it takes seconds, too
         from infogan.description import describe
 
-        for line in describe(chosen):
+        for line in describe(chosen, _say):
             click.echo(line)
         return
     from infogan.session import train
 
-    outcome = train(chosen, run, start_from=start_from, say=lambda line: click.echo(line, err=True))
+    outcome = train(chosen, run, start_from=start_from, say=_say)
     stop_if_interrupted(outcome)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def stop_if_interrupted(outcome: "Outcome") -> None:
@@ -93,44 +101,6 @@ def _preset_and_overrides(words: tuple[str, ...], config: str | None, run: Path 
             else f"one preset at a time, not {', '.join(presets)}; settings are KEY=VALUE"
         )
     return presets[0], overrides
-
-
-def _launch(processes: int, words: Sequence[str]) -> int:
-    """Train with these words in several processes; returns the exit status of the first that failed, else 0.
-
-    torch's launcher, since accelerate's starts only one process on a machine without a GPU. Each process prints its own
-    error; the launcher's account of it, a traceback, would add nothing.
-    """
-    import logging
-    import uuid
-
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    from infogan.watch import EXIT_PART_FAILED
-    from shards.workers import available_cores
-
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    launch_config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        max_restarts=0,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",  # handed on; of any other, orphans would be left
-    )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
-    try:
-        elastic_launch(launch_config, sys.executable)("-m", "launch.train", *loaded_plugins(), *words)
-    except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        return code if code >= 0 else EXIT_PART_FAILED  # killed; another process has told of it
-    except SignalException as error:
-        return 128 + error.sigval
-    return 0
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def test_the_signal_of_a_cluster_to_the_launcher_stops_all_after_saving(
 
 
 def test_a_number_of_processes_that_no_launcher_started_is_refused(infogan: Any, tiny_preset: Path) -> None:
-    ended = infogan("train", str(tiny_preset), "--run", "run", "--processes", "4", WORLD_SIZE="2", RANK="0")
+    (started, *_) = infogan.start_ranks(2, "train", str(tiny_preset), "--run", "run", "--processes", "4")
+    ended = started.wait()
     assert ended.code == 2
     assert "--processes 4, but a launcher has started 2 (WORLD_SIZE); leave --processes away" in ended.error
 
