@@ -72,7 +72,7 @@ class Monitor:
             return
         self.log.write(row)
         if self._bar.disable and time.monotonic() >= self._quiet_until:
-            self._say(f"{row['kimg']:g} kimg: {self._summary(row)}")
+            self._say(f"{row['kimg']:g} kimg: {self._summary(row)}, {self._time_left(row)} left")
             self._quiet_until = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar.n = row["kimg"]
         self._bar.set_postfix_str(self._summary(row))
@@ -85,6 +85,12 @@ class Monitor:
             shown = f"/{ceiling:.2f}" if name in self.codes.categorical and ceiling is not None else ""
             parts.append(f"L_I {name} {row[f'mi/{name}']:.2f}{shown}")
         return ", ".join([*parts, f"G {row['loss/generator']:.2f}", f"D {row['loss/critic']:.2f}"])
+
+    def _time_left(self, row: Mapping[str, Any]) -> str:
+        """Until the run's stop, at the speed of now; the bar has it from tqdm."""
+        seconds = max(0.0, self._bar.total - row["kimg"]) * 1000 / row["time/images_per_s"]
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
     def picture(self, model: Model) -> None:
         """Sample grid and traversals under the name of this moment."""

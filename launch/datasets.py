@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from launch.far_data import adopt_command, cache_from, cache_options, prefetch_command, say_made
+from launch.signals import sigterm_told
 
 if TYPE_CHECKING:
     from shards.dataset import Dataset
@@ -120,16 +121,20 @@ def _build(
     from shards.writer import build
 
     folder = out or f"data/{kind}"
-    manifest = build(
-        open_source(kind, **source_options),
-        folder,
-        name=name or (kind if out is None else None),
-        encoding=encoding,
-        shard_size=shard_size,
-        workers=workers,
-        progress=not quiet,
-        force=force,
-    )
+    with sigterm_told(
+        f"stopped by SIGTERM: {folder} is {'still what it was' if force else 'not complete'}; the same command goes on "
+        "with the shards that were made"
+    ):
+        manifest = build(
+            open_source(kind, **source_options),
+            folder,
+            name=name or (kind if out is None else None),
+            encoding=encoding,
+            shard_size=shard_size,
+            workers=workers,
+            progress=not quiet,
+            force=force,
+        )
     say_made(folder, manifest)
 
 

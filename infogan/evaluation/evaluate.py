@@ -20,6 +20,7 @@
 """
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,8 +68,12 @@ class Report:
         }
 
 
-def evaluate_run(model: Model, dataset: Dataset, options: Options | None = None) -> Report:
+def evaluate_run(
+    model: Model, dataset: Dataset, options: Options | None = None, say: Callable[[str], None] = lambda line: None
+) -> Report:
     """Run the metric families on `model` and draw its pictures; takes minutes, and shows its progress.
+
+    `say` is told, in one line, what begins.
 
     Raises UserError where the data set is not the one that the model was trained on, where it lacks what an
     explicitly wanted family needs, or where a family's name is unknown.
@@ -78,10 +83,12 @@ def evaluate_run(model: Model, dataset: Dataset, options: Options | None = None)
     report = blank(model, dataset)
     with closing(Context(model, dataset, options)) as context:
         for name in options.only or FAMILIES:
+            say(f"measuring {name}")
             outcome = FAMILIES[name](context)
             report.metrics += outcome.metrics
             report.tables += outcome.tables
             report.notes += outcome.notes
+        say("drawing pictures")
         report.pictures = gallery(model, context.classes, context.matchings)
     return report
 

@@ -118,7 +118,7 @@ def tiles(report: Report) -> list[Tile]:
         metric = find(report.metrics, f"mi/{name}")
         if metric is not None:
             ceiling = metric.protocol.get("ceiling")
-            context = f"of {ceiling:.3f} possible" if ceiling is not None else "no ceiling"
+            context = f"of {ceiling:.3f} possible".replace("-", "−") if ceiling is not None else "no ceiling"
             share = metric.value / ceiling if ceiling and code["kind"] == "categorical" else None
             found.append(Tile(f"Information in “{name}”", words(metric).value, context, share))
     found += _class_tiles(report) + _factor_tiles(report.metrics)

@@ -1,8 +1,10 @@
 """`infogan shards`: the command as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,3 +151,19 @@ def test_a_data_set_at_a_url_is_verified_described_prefetched_and_adopted(
     assert "64 train, 8 test" in adopted.stdout
     assert "2: upright, level" in shards("describe", out).stdout
     assert shards("verify", out, "--quiet", *where).stdout == "ok: 72 samples in 4 shards\n"
+
+
+def test_a_build_that_is_told_to_end_says_what_remains(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "launch.cli", "shards", "build", "sprites", "--out", "set", "--quiet"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("set/train/*")):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.terminate()
+        said = process.stderr.read()
+    assert process.returncode == 143
+    assert said == "stopped by SIGTERM: set is not complete; the same command goes on with the shards that were made\n"
