@@ -11,7 +11,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from infogan import zero
+from infogan import deepspeed_file
 from infogan.settings import presets_folder
 
 BIN = Path(sys.executable).parent
@@ -29,7 +29,7 @@ def test_every_file_is_one_that_accelerate_takes(path: Path) -> None:
     assert arguments.mixed_precision == (path.stem if path.stem in ("bf16", "fp16") else "no")
     if arguments.use_deepspeed:
         assert arguments.deepspeed_config_file == f"configs/deepspeed/{path.stem.removeprefix('deepspeed_')}.json"
-        assert zero._read(arguments.deepspeed_config_file)
+        assert deepspeed_file.read(arguments.deepspeed_config_file)
 
 
 @pytest.mark.parametrize(
