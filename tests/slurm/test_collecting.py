@@ -10,6 +10,7 @@ import pytest
 from shards.errors import UserError
 from slurm import collect
 from slurm import sweep as sweeps
+from slurm.ranking import better_of
 from slurm.runfolder import report_of
 from slurm.spec import Evaluation, Shape
 from slurm.sweep import Run, Sweep
@@ -127,7 +128,7 @@ def test_a_report_is_that_of_the_checkpoint_and_the_options_asked_for(made: Swee
     ],
 )
 def test_which_end_of_a_metric_is_better_is_known(metric: str, better: str) -> None:
-    assert collect.better_of(metric) == better
+    assert better_of(metric) == better
 
 
 def test_a_metric_whose_name_does_not_tell_demands_the_word(made: Sweep) -> None:

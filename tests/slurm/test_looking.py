@@ -390,7 +390,7 @@ def test_the_log_of_a_job_that_never_began_is_what_slurm_wrote(made: Sweep, slur
     sent(made, {run.id: "5_0"}, at=time.time() - 100)
     sent(made, {run.id: "7_0"}, at=time.time() + 100)
     slurm.says("sacct", "7_0|FAILED")
-    log = made.folder / "jobs" / "7_0" / "7_0_0_log.out"
+    log = made.folder / "jobs" / "7_0_0_log.out"
     log.parent.mkdir(parents=True)
     log.write_text("bash: module: command not found\n")
     (found, *_) = status.look(made).runs
