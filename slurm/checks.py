@@ -11,7 +11,7 @@ from shards.torchvision_ops import ensure_importable
 from slurm import recipes
 from slurm.cluster import Cluster
 from slurm.expand import splits_of
-from slurm.metric_names import is_among, logged, reported
+from slurm.metric_names import is_among, logged, offered, reported
 from slurm.order import needs
 from slurm.parsing import cut
 from slurm.ranking import LOG, better_of
@@ -99,10 +99,7 @@ def _check_best(spec: Spec, configs: Sequence[RunConfig]) -> None:
     names = [name for config in configs for name in logged(config)]
     names += [name for config in configs for name in reported(config, spec.evaluate.split)] if reports else []
     if not is_among(metric.removeprefix(LOG), names):
-        raise UserError(
-            f"best.metric: {cut(metric)}: no run can have such a number; they can have "
-            f"{', '.join(dict.fromkeys(names))}"
-        )
+        raise UserError(f"best.metric: {cut(metric)}: no run can have such a number; {offered(metric, names)}")
     if spec.best.better is None:
         try:
             better_of(metric)
@@ -130,8 +127,9 @@ def _check_run(spec: Spec, run: Run, config: RunConfig) -> None:
         raise UserError(f"the run with {cut(described(run.values))}: {error}") from None
     for number, condition in enumerate(spec.stop_if):
         if not is_among(condition.metric, known := logged(config)):
-            off = "" if config.eval.every_kimg is not None else "; those of validation/ need eval.every_kimg"
+            off = condition.metric.startswith("validation/") and config.eval.every_kimg is None
+            instead = "it is scored where eval.every_kimg is set" if off else offered(condition.metric, known)
             raise UserError(
                 f"stop_if.{number}: {cut(condition.metric)}: the log of the run with {cut(described(run.values))} has "
-                f"no such number; it has {', '.join(known)}{off}"
+                f"no such number; {instead}"
             )

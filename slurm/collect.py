@@ -116,17 +116,23 @@ def _curves(sweep: Sweep, groups: Sequence[Group]) -> dict[str, dict[str, list[t
         ]
         for name in names:
             points: list[tuple[float, list[Any]]] = [(kimg, [log[kimg].get(name) for log in logs]) for kimg in common]
-            whole = [(kimg, statistics.fmean(values)) for kimg, values in points if all(v is not None for v in values)]
+            whole = [(kimg, statistics.fmean(values)) for kimg, values in points if all(map(number, values))]
             curves.setdefault(name, {})[group.name] = whole
     return curves
 
 
 def write(table: Table, folder: Path) -> str:
-    """Write `sweep.csv`, `sweep.md` and `sweep.html`; the Markdown is returned for the terminal."""
+    """Write `sweep.csv`, `sweep.md` and `sweep.html`; the Markdown is returned for the terminal.
+
+    Raises UserError where they cannot be written.
+    """
     from slurm.page import render
 
     text = markdown(table)
-    atomic.write_text(folder / "sweep.csv", as_csv(table))
-    atomic.write_text(folder / "sweep.md", text)
-    atomic.write_text(folder / "sweep.html", render(table))
+    pages = {"sweep.csv": as_csv(table), "sweep.md": text, "sweep.html": render(table)}
+    try:
+        for name, content in pages.items():
+            atomic.write_text(folder / name, content)
+    except UserError as error:
+        raise UserError(f"{error}; --out FOLDER puts the table elsewhere") from None
     return text

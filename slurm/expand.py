@@ -14,7 +14,7 @@ from shards.errors import UserError
 from slurm import records
 from slurm.parsing import Values, cut
 from slurm.spec import Spec, overrides
-from slurm.sweep import Run, Sweep, described, save
+from slurm.sweep import Run, Sweep, described, refuse_others, save
 
 ID_LENGTH = 10
 MOST_COMBINATIONS = 200_000
@@ -129,6 +129,7 @@ def sweep_of(spec: Spec, folder: Path, runs: Sequence[tuple[Run, RunConfig]]) ->
 
 def write(sweep: Sweep, runs: Sequence[tuple[Run, RunConfig]]) -> None:
     """Write down what a sweep is; runs of an earlier state of its file keep their folders, but are no part of it."""
+    refuse_others(sweep.folder)
     for run, config in runs:
         if not sweep.config_file(run).is_file():  # a job may be reading it
             atomic.write_text(sweep.config_file(run), _text(config))

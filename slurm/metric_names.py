@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from infogan.codes import CategoricalCode, ContinuousCode
 from infogan.config import RunConfig
@@ -46,6 +47,12 @@ def reported(config: RunConfig, split: str) -> list[str]:
 def is_among(metric: str, names: list[str]) -> bool:
     """Whether a metric's name is one of these, in which `...` stands for anything."""
     return any(re.fullmatch(re.escape(name).replace(re.escape(_ANY), ".+"), metric) for name in names)
+
+
+def offered(metric: str, names: list[str]) -> str:
+    """What to say beside a name that is none of these: the one that may have been meant, or all."""
+    close = get_close_matches(metric, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(names))}"
 
 
 def _of_codes(config: RunConfig, by_labels: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ def render(table: Table) -> str:
         notes=notes(table),
         columns=table.columns(),
         charts=_charts(table),
+        colours=COLOURS,
         described=described,
     )
 

@@ -1,5 +1,6 @@
 """What may stand in the places of a sweep file. All raise ValueError naming the place, the value and the rule."""
 
+import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -61,15 +62,17 @@ def options(place: str, value: Any) -> list[Any]:
 
 def different(place: str, values: Sequence[Any]) -> None:
     """No value may be there twice: the two would be one run."""
-    for number, value in enumerate(values):
-        for other in values[:number]:
-            if value == other and isinstance(value, bool) is isinstance(other, bool):
-                raise ValueError(f"{place}: {shown(value)}: is there twice, which would be one run; say it once")
+    seen = set()
+    for value in values:
+        key = json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else (isinstance(value, bool), value)
+        if key in seen:
+            raise ValueError(f"{place}: {shown(value)}: is there twice, which would be one run; say it once")
+        seen.add(key)
 
 
 def whole(place: str, value: Any, least: int) -> int:
-    if type(value) is not int or value < least:
-        raise ValueError(f"{place}: {shown(value)}: must be a whole number, at least {least}")
+    if type(value) is not int or not least <= value < 2**63:
+        raise ValueError(f"{place}: {shown(value)}: must be a whole number, at least {least} and below 2**63")
     return value
 
 
@@ -90,8 +93,7 @@ def seeds(value: Any, others: Mapping[str, Any]) -> Sequence[int]:
     if not isinstance(value, list):
         return range(whole("seeds", value, 1))
     found = [whole("seeds", seed, 0) for seed in options("seeds", value)]
-    if len(set(found)) < len(found):
-        different("seeds", found)
+    different("seeds", found)
     return tuple(found)
 
 

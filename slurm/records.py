@@ -41,12 +41,12 @@ def rows(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
         return
     except OSError as error:
         return ignore(path, _words(error))
-    for number, line in enumerate(lines[:-1]):
+    for place, line in enumerate(lines[:-1], 1):
         content = _parsed(line)
         if content is not None:
             yield content
-        elif line.strip() and (number or not begin):
-            ignore(path, "a line near its end is torn" if begin else f"line {number + 1} is torn")
+        elif line.strip() and (place > 1 or not begin):
+            ignore(path, "a line near its end cannot be read" if begin else f"line {place} cannot be read")
 
 
 def number(value: Any) -> bool:

@@ -32,6 +32,7 @@ from slurm.draws import Distribution
 from slurm.parsing import Values, cut, section, shown
 from slurm.shape import Shape
 
+LONGEST_PATH = 1000
 MOST_SAMPLES = 1_000_000
 """As many as `infogan evaluate` generates."""
 
@@ -133,7 +134,8 @@ class Spec:
         drawn = {json.dumps(point): point for point in map(self._draw, range(self.draws))} or {"": {}}
         for point, row, draw, seed in itertools.product(points, rows, drawn.values(), self.seeds):
             values = point | row | draw | {"seed": seed}
-            if not any(matches(values | self.fixed, left_out) for left_out in self.exclude):
+            whole = values | self.fixed
+            if not any(matches(whole, left_out) for left_out in self.exclude):
                 yield values
 
     def lasting(self, time: str | None) -> "Spec":
@@ -216,7 +218,8 @@ def _check_keys(plain: Values) -> None:
     for key in plain:
         if key not in known:
             raise ValueError(f"{cut(str(key))}: unknown; known here: {', '.join(known)}")
-    if not isinstance(plain.get("base"), str):
+    base = plain.get("base")
+    if not isinstance(base, str) or len(base) > LONGEST_PATH:
         raise ValueError("base: must name a preset, as in base: paper/mnist")
     for first, second in itertools.combinations(("fixed", "grid", "zip", "random"), 2):
         for key in section(plain, first).keys() & section(plain, second).keys():

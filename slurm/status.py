@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,10 @@ def _finals(sweep: Path, jobs: Sequence[str], *, ask: bool) -> dict[str, str]:
     """Final states by job. What accounting said once is kept, since it forgets."""
     known = _kept(sweep)
     fresh = scheduler.ended([job for job in jobs if job not in known]) if ask else {}
-    return _keep(sweep, fresh) if fresh else known
+    if fresh:
+        with suppress(UserError):  # a folder that cannot be written can be looked at
+            _keep(sweep, fresh)
+    return {**known, **fresh}
 
 
 def _kept(sweep: Path) -> dict[str, str]:
@@ -150,10 +154,8 @@ def _kept(sweep: Path) -> dict[str, str]:
     return known
 
 
-def _keep(sweep: Path, states: Mapping[str, str]) -> dict[str, str]:
-    known = {**_kept(sweep), **states}
-    atomic.write_json(sweep / "final.json", known)
-    return known
+def _keep(sweep: Path, states: Mapping[str, str]) -> None:
+    atomic.write_json(sweep / "final.json", {**_kept(sweep), **states})
 
 
 def _signs(

@@ -7,6 +7,8 @@ import time
 from slurm.results import Table
 from slurm.sweep import described
 
+NAMED = 10  # runs that a note names
+
 
 def as_csv(table: Table) -> str:
     """One row per run: what varies, how it stands, hours, and every number."""
@@ -57,7 +59,9 @@ def notes(table: Table) -> list[str]:
         found.append(f"The runs were made by {len(codes)} states of the code ({', '.join(codes)}).")
     unfinished = [run for run in table.runs if run.status.state != "finished"]
     if unfinished:
-        found.append("Not finished: " + ", ".join(f"{run.run.id} ({run.status.state})" for run in unfinished) + ".")
+        named = ", ".join(f"{run.run.id} ({run.status.state})" for run in unfinished[:NAMED])
+        more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
+        found.append(f"Not finished: {named}{more}.")
     found += [f"Run {run.run.id}: {note}." for run in table.runs for note in run.notes]
     if table.wanted and not table.metric:
         found.append(f"No run has {table.wanted} yet: there is no rank.")

@@ -89,14 +89,16 @@ def folder_of(spec: Spec, out: Path | None) -> Path:
 
 
 def save(sweep: Sweep) -> None:
-    """Write down what a sweep's folder knows of it.
-
-    Raises UserError where a newer version of this program has written there.
-    """
-    path = sweep.folder / "sweep.json"
-    _check_format(path, records.mapping(path).get("format", FORMAT))
+    """Write down what a sweep's folder knows of it; UserError as by `refuse_others`."""
+    refuse_others(sweep.folder)
     plain = {key: value for key, value in asdict(sweep).items() if key != "folder"}
-    atomic.write_json(path, {"format": FORMAT, **plain})
+    atomic.write_json(sweep.folder / "sweep.json", {"format": FORMAT, **plain})
+
+
+def refuse_others(folder: Path) -> None:
+    """Raise UserError where a folder holds a sweep in the format of another version of this program."""
+    path = folder / "sweep.json"
+    _check_format(path, records.mapping(path))
 
 
 def read(folder: Path) -> Sweep:
@@ -104,9 +106,8 @@ def read(folder: Path) -> Sweep:
     path = folder / "sweep.json"
     try:
         plain = json.loads(path.read_bytes())
-        if isinstance(plain, dict):
-            _check_format(path, plain.get("format"))
-        return _parse(folder, parsing.mapping("sweep", plain))
+        _check_format(path, parsing.mapping("sweep", plain))
+        return _parse(folder, plain)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"sweep {folder}: not submitted yet: infogan sweep submit SPEC begins it; or give the folder of --out"
@@ -121,7 +122,8 @@ class _Damaged(Exception):
     """What is wrong with a sweep.json."""
 
 
-def _check_format(path: Path, found: Any) -> None:
+def _check_format(path: Path, plain: Values) -> None:
+    found = plain.get("format")
     if type(found) is int and found != FORMAT:
         raise UserError(
             f"{path}: of format {found}, and this version of infogan reads and writes {FORMAT}: use the version that "
@@ -131,6 +133,8 @@ def _check_format(path: Path, found: Any) -> None:
 
 def _parse(folder: Path, plain: Values) -> Sweep:
     best = plain.get("best")
+    if plain.get("format") != FORMAT:
+        raise ValueError(f"format: {shown(plain.get('format'))}: must be {FORMAT}")
     try:
         return Sweep(
             folder=folder,

@@ -175,6 +175,9 @@ def test_a_file_whose_name_is_no_sweeps_name_is_told_what_to_say(tmp_path: Path)
         ),
         ("base: [", "sweep.yaml: cannot be read as YAML"),
         ("base: paper/mnist\ngrid: {batch: [64, 128, 64]}", "grid.batch: 64: is there twice, which would be one run"),
+        ("base: paper/mnist\nseeds: 99999999999999999999", "must be a whole number, at least 1 and below 2**63"),
+        (f"base: {'x' * 5000}", "base: must name a preset, as in base: paper/mnist"),
+        ("base: paper/mnist\ngrid: {batch: [64, 64.0]}", "grid.batch: 64.0: is there twice, which would be one run"),
         ("base: paper/mnist\nseeds: [3, 1, 3]", "seeds: 3: is there twice, which would be one run; say it once"),
         (
             "base: paper/mnist\nzip: {batch: [64, 64], accumulation: [1, 1]}",
