@@ -13,8 +13,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infogan import lease
 from shards import atomic
+from slurm import records
+from slurm.parsing import cut
+from slurm.runfolder import heartbeat
 
 if TYPE_CHECKING:
     from slurm.order import Order
@@ -48,7 +50,7 @@ class Attempt:
     images_after: int | None = None
 
 
-_FIELDS = {field.name for field in fields(Attempt)} - {"began", "ended"}
+_FIELDS = {field.name: field.default for field in fields(Attempt) if field.name not in ("began", "ended")}
 
 
 class Record:
@@ -60,7 +62,7 @@ class Record:
     def begin(self, order: "Order", job: str, restart: int, log: Path) -> None:
         """Note that a job begins with a run, and how that stands."""
         images, checkpoint_time = order.progress()
-        heart = lease.read(Path(order.run))
+        heart = heartbeat(Path(order.run))
         self._append(
             {
                 "event": "begin", "time": time.time(), "kind": "train" if order.train else "evaluate", "job": job,
@@ -86,8 +88,10 @@ class Record:
         """The first failure of a rank other than 0 in one start of a job."""
         found = []
         for path in self.path.parent.glob(f"{self.path.stem}.rank*.json"):
-            line = json.loads(path.read_bytes())
-            if (line["job"], line["restart"]) == (job, restart):
+            line = records.mapping(path)
+            if not (records.number(line.get("time")) and isinstance(line.get("message"), str)):
+                records.ignore(path, "it says no time or no message")
+            elif (line.get("job"), line.get("restart")) == (job, restart):
                 found.append(line)
         return min(found, key=lambda line: line["time"], default=None)
 
@@ -96,7 +100,9 @@ class Record:
         found: list[Attempt] = []
         for line in self._lines():
             event, when = line["event"], line["time"]
-            known = {key: line[key] for key in line.keys() & _FIELDS}  # a job may run older or newer code than this
+            known = {
+                key: line[key] for key in line.keys() & _FIELDS.keys()
+            }  # a job may run older or newer code than this
             if event == "begin":
                 found.append(Attempt(began=when, **known))
                 continue
@@ -114,9 +120,19 @@ class Record:
 
     def _lines(self) -> Iterator[Line]:
         """Whole lines; one that a kill tore is left out."""
-        if self.path.is_file():
-            for line in self.path.read_bytes().splitlines():
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    continue
+        for line in records.rows(self.path):
+            if _sound(line):
+                yield line
+            else:
+                records.ignore(self.path, f"a line in it is none of an attempt ({cut(json.dumps(line))})")
+
+
+def _sound(line: Line) -> bool:
+    """Whether a line can be read as the beginning or the end of an attempt."""
+    if line.get("event") not in ("begin", "end") or not records.number(line.get("time")):
+        return False
+    for key in line.keys() & _FIELDS.keys():
+        usual = _FIELDS[key]
+        if not (isinstance(line[key], type(usual)) or (not isinstance(usual, str) and records.number(line[key]))):
+            return False
+    return True

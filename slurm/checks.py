@@ -1,22 +1,22 @@
 """What would fail in every job, or half-way, is refused before anything is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from infogan.codes import ContinuousCode
 from infogan.config import RunConfig
 from infogan.engine import check_divides
 from shards.errors import UserError
 from shards.torchvision_ops import ensure_importable
+from slurm import recipes
 from slurm.cluster import Cluster
+from slurm.expand import splits_of
+from slurm.metric_names import is_among, logged, offered, reported
 from slurm.order import needs
+from slurm.parsing import cut
+from slurm.ranking import LOG, better_of
 from slurm.spec import Spec
 from slurm.sweep import Run, described
-
-LOGGED = (
-    "kimg", "update", "epoch", "lambda_share", "loss/critic", "loss/generator", "score/real", "score/fake",
-    "diversity/real", "diversity/fake", "penalty/r1", "skipped", "time/images_per_s", "time/data_wait",
-)  # fmt: skip
-"""What a run's log may have whatever its codes are (`infogan.tracking`)."""
 
 
 def check(spec: Spec, cluster: Cluster, runs: Sequence[tuple[Run, RunConfig]]) -> None:
@@ -24,24 +24,87 @@ def check(spec: Spec, cluster: Cluster, runs: Sequence[tuple[Run, RunConfig]]) -
 
     Raises UserError naming file, place, rule and remedy.
     """
-    try:
-        _check_families(spec)
+    configs = [config for _, config in runs]
+    check_made(spec, configs)
+    with _of(spec):
         _check_hours(spec, cluster, [run for run, _ in runs])
+        _check_best(spec, configs)
         for run, config in runs:
             _check_run(spec, run, config)
+
+
+def check_made(spec: Spec, configs: Sequence[RunConfig]) -> None:
+    """Check what data sets are made of, and what every evaluation of runs of these configs would refuse.
+
+    Raises UserError naming file, place, rule and remedy.
+    """
+    with _of(spec):
+        recipes.check(spec, configs)
+        _check_families(spec.evaluate.only)
+        weights = spec.evaluate.weights
+        if weights is not None and not Path(weights).is_file():
+            raise UserError(
+                f"evaluate.weights: {cut(weights)}: no such file; name the Inception weights, or leave it out"
+            )
+        for config in configs:
+            _check_split(spec.evaluate.split, config)
+            _check_which(spec.evaluate.which, config)
+
+
+@contextmanager
+def _of(spec: Spec) -> Iterator[None]:
+    try:
+        yield
     except UserError as error:
         raise UserError(f"sweep {spec.path}: {error}") from None
 
 
-def _check_families(spec: Spec) -> None:
-    if not spec.evaluate.only:
+def _check_split(split: str, config: RunConfig) -> None:
+    splits = splits_of(config)
+    if splits is not None and splits.get(split, 0) < 2:
+        raise UserError(
+            f"evaluate.split: {cut(split)}: the data set {config.data.path} has no such split of 2 images or more; "
+            f"it has {', '.join(f'{name} ({images:,})' for name, images in splits.items())}"
+        )
+
+
+def _check_which(which: str, config: RunConfig) -> None:
+    samples = (splits_of(config) or {}).get("train")
+    if which in ("latest", "best") or (config.stop.unit == "epochs" and samples is None):
+        return
+    last = config.stop.images(config.batch, samples or 1) / 1000
+    if float(which) > last:
+        raise UserError(
+            f"evaluate.which: {which}: a run ends at {last:g} kimg (stop: {config.stop}); say latest, best, or a kimg "
+            "before that"
+        )
+
+
+def _check_families(only: Sequence[str]) -> None:
+    if not only:
         return
     ensure_importable()
     from infogan.evaluation.families import FAMILIES  # seconds, which few sweeps have to wait
 
-    for name in spec.evaluate.only:
+    for name in only:
         if name not in FAMILIES:
-            raise UserError(f"evaluate.only: {name}: no such metric family; there are: {', '.join(FAMILIES)}")
+            raise UserError(f"evaluate.only: {cut(name)}: no such metric family; there are: {', '.join(FAMILIES)}")
+
+
+def _check_best(spec: Spec, configs: Sequence[RunConfig]) -> None:
+    """What ranks must be a number that some run can have, with an end that is known to be the good one."""
+    if spec.best is None:
+        return
+    metric, reports = spec.best.metric, not spec.best.metric.startswith(LOG)
+    names = [name for config in configs for name in logged(config)]
+    names += [name for config in configs for name in reported(config, spec.evaluate.split)] if reports else []
+    if not is_among(metric.removeprefix(LOG), names):
+        raise UserError(f"best.metric: {cut(metric)}: no run can have such a number; {offered(metric, names)}")
+    if spec.best.better is None:
+        try:
+            better_of(metric)
+        except UserError as error:
+            raise UserError(f"best.metric: {error}") from None
 
 
 def _check_hours(spec: Spec, cluster: Cluster, runs: Sequence[Run]) -> None:
@@ -61,19 +124,12 @@ def _check_run(spec: Spec, run: Run, config: RunConfig) -> None:
     try:
         check_divides(config, run.shape.nodes * run.shape.processes)
     except UserError as error:
-        raise UserError(f"the run with {described(run.values)}: {error}") from None
+        raise UserError(f"the run with {cut(described(run.values))}: {error}") from None
     for number, condition in enumerate(spec.stop_if):
-        if condition.metric not in (known := logged(config)) and not condition.metric.startswith("validation/"):
+        if not is_among(condition.metric, known := logged(config)):
+            off = condition.metric.startswith("validation/") and config.eval.every_kimg is None
+            instead = "it is scored where eval.every_kimg is set" if off else offered(condition.metric, known)
             raise UserError(
-                f"stop_if.{number}: {condition.metric}: the log of the run with {described(run.values)} has no such "
-                f"number; it has {', '.join(known)}, and those of validation/"
+                f"stop_if.{number}: {cut(condition.metric)}: the log of the run with {cut(described(run.values))} has "
+                f"no such number; {instead}"
             )
-
-
-def logged(config: RunConfig) -> list[str]:
-    """The numbers that training writes to a run's log."""
-    found = list(LOGGED)
-    for name, code in config.codes.items():
-        found += [f"mi/{name}", f"mi/{name}/ceiling"]
-        found += [f"mi/{name}/best_std", f"mse/{name}"] if isinstance(code, ContinuousCode) else []
-    return found

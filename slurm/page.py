@@ -6,7 +6,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from infogan.evaluation.charts import COLOURS, Series, line_chart
-from slurm.collect import Table, headline, notes
+from slurm.results import Table
+from slurm.summary import headline, notes
 from slurm.sweep import described
 
 X_LABEL = "images seen (thousands)"
@@ -24,6 +25,7 @@ def render(table: Table) -> str:
         notes=notes(table),
         columns=table.columns(),
         charts=_charts(table),
+        colours=COLOURS,
         described=described,
     )
 

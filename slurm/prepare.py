@@ -15,10 +15,12 @@ from infogan.evaluation.autoencoder import trained_autoencoder
 from infogan.evaluation.classifier import trained_classifier
 from infogan.evaluation.extractors import GENUINE_INCEPTION, URL_INCEPTION_V3, find_inception_weights, sha256_of
 from infogan.model import check_identity
-from shards import CacheOptions, Dataset, build, open_dataset, open_source, prefetch
+from shards import CacheOptions, Dataset, build, open_dataset, prefetch
 from shards.errors import UserError
 from shards.location import is_url
 from shards.verify import verify
+from slurm import recipes
+from slurm.checks import check_made
 from slurm.spec import Spec
 
 Say = Callable[[str], None]
@@ -33,10 +35,12 @@ def prepare(
 
     Raises UserError where something is missing that cannot be made, or where a run does not fit its data.
     """
+    check_made(spec, configs)
     places = dict.fromkeys((config.data.path, config.data.cache) for config in configs)
     datasets = {(path, cache): _data(spec, path, cache, say, offline=offline) for path, cache in places}
     for config in configs:
         check_identity(config, datasets[config.data.path, config.data.cache])
+    check_made(spec, configs)  # of their splits, too, now that they are there
     say(f"{len(configs)} runs fit their data")
     if spec.evaluate.when != "never":
         for dataset in datasets.values():
@@ -54,18 +58,14 @@ def _data(spec: Spec, path: str, cache: CacheOptions, say: Say, *, offline: bool
         held = f", all of it in {prefetch(dataset)}" if offline else ""
         say(f"data {dataset.shown}: digest {dataset.manifest.digest[:12]}{held}")
         return dataset
-    recipes = {str(Path(place).absolute()): recipe for place, recipe in spec.data.items()}
     if not (Path(path) / "manifest.json").is_file():
-        if path not in recipes:
+        if path not in (told := recipes.by_path(spec)):
             raise UserError(
                 f"data {path}: not there; build it (infogan shards build --help), or say how in {spec.path}, as in "
                 f"data: {{{path}: {{source: digits}}}}"
             )
-        options = dict(recipes[path])
-        source = options.pop("source", None)
-        if not isinstance(source, str):
-            raise UserError(f"sweep {spec.path}: data.{path}: needs a source, as in {{source: mnist, path: FOLDER}}")
-        build(open_source(source, **{key: str(value) for key, value in options.items()}), path)
+        source, options = recipes.recipe(*told[path])
+        build(source(options), path)
     for fault in verify(path):
         raise UserError(str(fault))
     dataset = open_dataset(path)

@@ -1,14 +1,24 @@
 """What a run's folder says of its progress, read without torch: a login node should not have to wait for it."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infogan import lease
+from infogan.lease import Heartbeat
+from slurm import records
+from slurm.parsing import cut
+from slurm.records import number
+
 if TYPE_CHECKING:
     from slurm.spec import Evaluation
+
+REPORT_FORMAT = 1
+"""`infogan.evaluation.evaluate.FORMAT`, which cannot be read without torch."""
 
 _CHECKPOINT = re.compile(r"kimg-(\d+(?:\.\d+)?)")
 _TAIL_BYTES = 1 << 16
@@ -16,11 +26,29 @@ _TAIL_BYTES = 1 << 16
 
 def newest_checkpoint(run: Path) -> tuple[int, float]:
     """Images seen at the newest checkpoint and when it was written; zeros where there is none."""
-    found = _checkpoints(run)
-    if not found:
-        return 0, 0.0
-    images, path = found[-1]
-    return images, (path / "manifest.json").stat().st_mtime
+    for images, path in reversed(_checkpoints(run)):
+        with suppress(FileNotFoundError):  # the run has just removed it
+            return images, (path / "manifest.json").stat().st_mtime
+    return 0, 0.0
+
+
+def heartbeat(run: Path) -> Heartbeat | None:
+    """The newest lease of a run; None where there is none whose facts can be read."""
+    found = lease.read(run)
+    if found is None:
+        return None
+    facts = found.facts
+    mi = facts.get("mi", {})
+    numbers = [facts.get(key) for key in ("images", "stop_images", "images_per_s")]
+    if (
+        isinstance(facts.get("state"), str)
+        and number(facts.get("time"))
+        and all(value is None or number(value) for value in numbers)
+        and isinstance(mi, dict)
+    ):
+        return replace(found, facts=facts | {"mi": {name: value for name, value in mi.items() if number(value)}})
+    records.ignore(run / lease.FOLDER / f"{found.number:06d}.json", "it is no heartbeat")
+    return None
 
 
 def checkpoint_digest(run: Path, which: str) -> str | None:
@@ -31,15 +59,18 @@ def checkpoint_digest(run: Path, which: str) -> str | None:
         return None
     chosen = found[-1][1]
     if which == "best":
-        best = _json(chosen / "state.json").get("best") or {}
-        if (run / "checkpoints" / str(best.get("folder")) / "manifest.json").is_file():
-            chosen = run / "checkpoints" / best["folder"]
+        best = records.mapping(chosen / "state.json").get("best")
+        folder = run / "checkpoints" / str(best.get("folder") if isinstance(best, dict) else None)
+        if (folder / "manifest.json").is_file():
+            chosen = folder
     elif which != "latest":
         wanted = round(float(which) * 1000) if re.fullmatch(r"\d+(\.\d+)?", which) else -1
         chosen = next((path for images, path in found if images == wanted), Path())
         if chosen == Path():
             return None
-    return hashlib.sha256((chosen / "manifest.json").read_bytes()).hexdigest()
+    with suppress(FileNotFoundError):  # the run has just removed it
+        return hashlib.sha256((chosen / "manifest.json").read_bytes()).hexdigest()
+    return None
 
 
 def report_of(run: Path, evaluate: "Evaluation") -> dict[str, Any] | None:
@@ -62,19 +93,35 @@ def report_of(run: Path, evaluate: "Evaluation") -> dict[str, Any] | None:
 
 def _report(run: Path) -> dict[str, Any] | None:
     """The content of a run's report.json; None where it has none that can be read."""
-    content = _json(run / "report" / "report.json")
+    content = records.mapping(run / "report" / "report.json")
+    return content if content and not _fault(content) else None
+
+
+def _fault(report: dict[str, Any]) -> str:
+    """Why a report cannot be read; empty where it can."""
+    if report.get("format", REPORT_FORMAT) != REPORT_FORMAT:
+        return f"is of format {cut(str(report['format']))}, and this version reads {REPORT_FORMAT}: evaluate again"
     try:
-        whole = bool(content["checkpoint"]["digest"]) and all({"name", "value"} <= m.keys() for m in content["metrics"])
+        digests = [report["checkpoint"]["digest"], report["data"]["digest"]]
+        sound = all(
+            isinstance(metric["name"], str)
+            and isinstance(metric["value"], int | float)
+            and isinstance(metric.get("protocol") or {}, dict)
+            for metric in report["metrics"]
+        )
     except (KeyError, TypeError, AttributeError):
-        return None
-    return content if whole else None
+        return "cannot be read"
+    return "" if sound and all(isinstance(digest, str) for digest in digests) else "cannot be read"
 
 
 def damage(run: Path) -> list[str]:
     """What lies in a run's folder and counts as absent, since it is not whole."""
+    if run.exists() and not run.is_dir():
+        return ["a file stands in place of its folder"]
     found = [f"{path.name} has no manifest.json" for _, path in _named(run) if not (path / "manifest.json").is_file()]
-    torn = (run / "report" / "report.json").is_file() and _report(run) is None
-    return [*found, *(["report.json cannot be read"] if torn else [])]
+    path = run / "report" / "report.json"
+    fault = _fault(records.mapping(path)) if path.is_file() else ""
+    return [*found, *([f"report.json {fault}"] if fault else [])]
 
 
 def _named(run: Path) -> list[tuple[int, Path]]:
@@ -91,19 +138,14 @@ def _checkpoints(run: Path) -> list[tuple[int, Path]]:
     return [(images, path) for images, path in _named(run) if (path / "manifest.json").is_file()]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON mapping; empty where none can be read."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def rows(run: Path) -> Iterator[dict[str, Any]]:
-    """The whole rows of a run's log."""
-    path = run / "metrics.jsonl"
-    yield from _parsed(path.read_bytes() if path.is_file() else b"")
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The whole rows of a run's log, which goes forward: rows beyond a later one are of an older training."""
+    found: list[dict[str, Any]] = []
+    for row in _sound(run / "metrics.jsonl"):
+        while found and found[-1]["kimg"] > row["kimg"]:
+            found.pop()
+        found.append(row)
+    return found
 
 
 def last_row(run: Path, key: str = "kimg") -> dict[str, Any]:
@@ -111,19 +153,16 @@ def last_row(run: Path, key: str = "kimg") -> dict[str, Any]:
     path = run / "metrics.jsonl"
     if not path.is_file():
         return {}
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        found = [row for row in _parsed(file.read()) if key in row]
+    found = [row for row in _sound(path, max(0, path.stat().st_size - _TAIL_BYTES)) if key in row]
     return found[-1] if found else {}
 
 
-def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
-    for line in data.splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            try:
-                yield json.loads(line)
-            except ValueError:  # the first line of a tail begins anywhere
-                continue
+def _sound(log: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
+    for row in records.rows(log, begin):
+        if number(row.get("kimg")):
+            yield row
+        else:
+            records.ignore(log, "a row in it has no kimg")
 
 
 def tail(path: Path, lines: int, begin: int = 0) -> list[str]:

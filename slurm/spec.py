@@ -17,9 +17,8 @@ The rest is in `Spec`.
 import itertools
 import json
 import math
-import random
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,39 +26,15 @@ from typing import Any, Literal
 from infogan import sections
 from infogan.checks import above, at_least
 from shards.errors import UserError
-from slurm.cluster import megabytes, minutes
+from slurm import draws, parsing
+from slurm.condition import Condition
+from slurm.draws import Distribution
+from slurm.parsing import Values, cut, section, shown
+from slurm.shape import Shape
 
-Values = dict[str, Any]
-"""Dotted paths of a config and their values."""
-
-DISTRIBUTIONS = ("uniform", "log_uniform", "integers", "choice")
-CONDITION = re.compile(
-    r"(?P<metric>[\w./-]+)\s*(?P<sign><=|>=|<|>)\s*(?P<bound>[-+.\deE]+)(?:\s+after\s+(?P<kimg>[\d.]+)\s*kimg)?"
-)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What one run takes: `processes` on each of `nodes`; the rest, where given, instead of the cluster file's."""
-
-    nodes: int = 1
-    processes: int = 1
-    time: str | None = None
-    cpus_per_process: int | None = None
-    gpus_per_process: int | None = None
-    memory_per_process: str | None = None
-
-    def __post_init__(self) -> None:
-        at_least("nodes", self.nodes, 1)
-        at_least("processes", self.processes, 1)
-        if self.cpus_per_process is not None:
-            at_least("cpus_per_process", self.cpus_per_process, 1)
-        if self.gpus_per_process is not None:
-            at_least("gpus_per_process", self.gpus_per_process, 0)
-        if self.time is not None:
-            minutes(self.time)
-        if self.memory_per_process is not None:
-            megabytes(self.memory_per_process)
+LONGEST_PATH = 1000
+MOST_SAMPLES = 1_000_000
+"""As many as `infogan evaluate` generates."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +68,11 @@ class Evaluation:
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"latest|best|\d+(\.\d+)?", self.which, re.ASCII):
+            raise ValueError(f"which: {shown(self.which)}: must be latest, best, or the kimg of a checkpoint")
+        at_least("seed", self.seed, 0)
         if self.samples is not None:
-            at_least("samples", self.samples, 2)
+            at_least("samples", self.samples, 2, below=MOST_SAMPLES + 1)
 
     def words(self) -> list[str]:
         """The options as words of a command line."""
@@ -113,39 +91,6 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """When a run is hopeless: a number of its log's rows on one side of a bound, from some kimg on."""
-
-    text: str
-    metric: str
-    sign: str
-    bound: float
-    kimg: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Condition":
-        match = CONDITION.fullmatch(str(text).strip())
-        try:
-            bound = float(match["bound"]) if match else math.nan
-        except ValueError:
-            bound = math.nan
-        if match is None or math.isnan(bound):
-            raise ValueError(
-                f"{text!r}: must be METRIC < NUMBER after NUMBER kimg, as in 'mi/digit < 0.5 after 200 kimg'"
-            )
-        return cls(str(text), match["metric"], match["sign"], bound, float(match["kimg"] or 0))
-
-    def holds(self, row: Mapping[str, Any]) -> bool:
-        """Whether one row of `metrics.jsonl` says that the run is hopeless."""
-        value = row.get(self.metric)
-        if value is None or row.get("kimg", 0) < self.kimg:
-            return False
-        return {
-            "<": value < self.bound, "<=": value <= self.bound, ">": value > self.bound, ">=": value >= self.bound,
-        }[self.sign]  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Spec:
     """A whole sweep file.
 
@@ -161,12 +106,12 @@ class Spec:
     fixed: Values = field(default_factory=dict)
     grid: dict[str, list[Any]] = field(default_factory=dict)
     zipped: dict[str, list[Any]] = field(default_factory=dict)
-    drawn: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    drawn: dict[str, Distribution] = field(default_factory=dict)
     draws: int = 0
     draw_seed: int = 0
-    seeds: tuple[int, ...] = (0,)
+    seeds: Sequence[int] = (0,)
     exclude: tuple[Values, ...] = ()
-    shape: Shape = Shape()
+    shape: Shape = field(default_factory=Shape)
     shapes: tuple[tuple[Values, Shape], ...] = ()
     limits: Limits = Limits()
     stop_if: tuple[Condition, ...] = ()
@@ -175,14 +120,22 @@ class Spec:
     cluster: str | None = None
     data: dict[str, Values] = field(default_factory=dict)
 
+    @property
+    def points(self) -> int:
+        """How many combinations there are before any is left out."""
+        varied = [*self.grid.values(), *list(self.zipped.values())[:1], self.seeds]
+        return math.prod(map(len, varied)) * max(self.draws, 1)
+
     def combinations(self) -> Iterator[Values]:
-        """What varies, per run and in a fixed order; excluded combinations are left out."""
+        """What varies, per run and in a fixed order; excluded combinations are left out, and a random point that was
+        drawn before."""
         rows = [dict(zip(self.zipped, row, strict=True)) for row in zip(*self.zipped.values(), strict=True)] or [{}]
         points = [dict(zip(self.grid, point, strict=True)) for point in itertools.product(*self.grid.values())]
-        drawn = [self._draw(number) for number in range(self.draws)] or [{}]
-        for point, row, draw, seed in itertools.product(points, rows, drawn, self.seeds):
+        drawn = {json.dumps(point): point for point in map(self._draw, range(self.draws))} or {"": {}}
+        for point, row, draw, seed in itertools.product(points, rows, drawn.values(), self.seeds):
             values = point | row | draw | {"seed": seed}
-            if not any(matches(values | self.fixed, left_out) for left_out in self.exclude):
+            whole = values | self.fixed
+            if not any(matches(whole, left_out) for left_out in self.exclude):
                 yield values
 
     def lasting(self, time: str | None) -> "Spec":
@@ -197,26 +150,7 @@ class Spec:
         return next((shape for when, shape in self.shapes if matches(self.fixed | values, when)), self.shape)
 
     def _draw(self, number: int) -> Values:
-        """One random point. Each value is drawn by itself, so that another key or more draws change no other."""
-        values = {}
-        for key, distribution in self.drawn.items():
-            ((kind, limits),) = distribution.items()
-            source = random.Random(f"{self.draw_seed}/{key}/{number}")
-            values[key] = _DRAW[kind](source, limits)
-        return values
-
-
-_DRAW = {
-    "uniform": lambda source, limits: _rounded(source.uniform(*limits)),
-    "log_uniform": lambda source, limits: _rounded(math.exp(source.uniform(*map(math.log, limits)))),
-    "integers": lambda source, limits: source.randint(*limits),
-    "choice": lambda source, options: source.choice(options),
-}
-
-
-def _rounded(value: float) -> float:
-    """Six digits are enough for a rate, and can be read and written."""
-    return float(f"{value:.6g}")
+        return draws.point(self.drawn, self.draw_seed, number)
 
 
 def matches(values: Values, wanted: Values) -> bool:
@@ -230,143 +164,83 @@ def load(path: Path) -> Spec:
     Raises UserError: file, place, rule and remedy in one line.
     """
     if not path.is_file():
-        raise UserError(f"sweep {path}: no such file; see configs/sweeps/ for examples")
-    plain = sections.read_yaml(path)
+        what = "is a folder: name the sweep file itself" if path.is_dir() else "no such file"
+        raise UserError(f"sweep {path}: {what}; see configs/sweeps/ for examples")
     try:
+        plain = sections.read_yaml(path)
+        parsing.check_plain("", plain)
         return _parse(path, plain)
     except (UserError, ValueError) as error:
-        raise UserError(f"sweep {path}: {error}") from None
+        said = str(error).removeprefix(f"config {path}: ")
+        raise UserError(f"sweep {path}: {said}") from None
 
 
 def _parse(path: Path, plain: Values) -> Spec:
+    _check_keys(plain)
+    fixed, grid, zipped = (section(plain, key) for key in ("fixed", "grid", "zip"))
+    drawn, number, draw_seed = draws.parse(section(plain, "random"))
+    _check_varied(grid, zipped)
+    varied = {**grid, **zipped, **drawn, **fixed}
+    known = {*varied, "seed"}
+    shape = parsing.mapping("shape", plain.get("shape", {}))
+    exclude, shapes, stop_if = (
+        list(enumerate(parsing.entries(plain, key))) for key in ("exclude", "shapes", "stop_if")
+    )
+    beside = path.parent / plain["base"]
+    return Spec(
+        path=path,
+        base=str(beside) if beside.is_file() else plain["base"],
+        name=parsing.name(str(plain.get("name", path.stem)), "name" in plain),
+        fixed=fixed,
+        grid=grid,
+        zipped=zipped,
+        drawn=drawn,
+        draws=number,
+        draw_seed=draw_seed,
+        seeds=parsing.seeds(plain.get("seeds", 1), varied),
+        exclude=tuple(parsing.wanted(f"exclude.{i}", value, known) for i, value in exclude),
+        shape=sections.build(Shape, shape, "shape"),
+        shapes=tuple(_shape(f"shapes.{i}", value, shape, known) for i, value in shapes),
+        limits=sections.build(Limits, plain.get("limits", {}), "limits"),
+        stop_if=tuple(_condition(f"stop_if.{i}", value) for i, value in stop_if),
+        evaluate=sections.build(Evaluation, plain.get("evaluate", {}), "evaluate"),
+        best=sections.build(Best, plain["best"], "best") if "best" in plain else None,
+        cluster=sections.build(str | None, plain.get("cluster"), "cluster"),
+        data={key: parsing.mapping(f"data.{key}", value) for key, value in section(plain, "data").items()},
+    )
+
+
+def _check_keys(plain: Values) -> None:
     known = (
         "base", "name", "fixed", "grid", "zip", "random", "seeds", "exclude", "shape", "shapes", "limits", "stop_if",
         "evaluate", "best", "cluster", "data",
     )  # fmt: skip
     for key in plain:
         if key not in known:
-            raise ValueError(f"{key}: unknown; known here: {', '.join(known)}")
-    if not isinstance(plain.get("base"), str):
+            raise ValueError(f"{cut(str(key))}: unknown; known here: {', '.join(known)}")
+    base = plain.get("base")
+    if not isinstance(base, str) or len(base) > LONGEST_PATH:
         raise ValueError("base: must name a preset, as in base: paper/mnist")
-    beside = path.parent / plain["base"]
-    random_section = _mapping(plain, "random")
-    drawn = {key: value for key, value in random_section.items() if key not in ("draws", "seed")}
-    grid = {key: _options("grid", key, value) for key, value in _mapping(plain, "grid").items()}
-    zipped = {key: _options("zip", key, value) for key, value in _mapping(plain, "zip").items()}
+    for first, second in itertools.combinations(("fixed", "grid", "zip", "random"), 2):
+        for key in section(plain, first).keys() & section(plain, second).keys():
+            raise ValueError(f"{second}.{cut(key)}: is in {first} too; say it once")
+
+
+def _check_varied(grid: Values, zipped: Values) -> None:
+    for key, value in grid.items():
+        parsing.different(f"grid.{key}", parsing.options(f"grid.{key}", value))
+    for key, value in zipped.items():
+        parsing.options(f"zip.{key}", value)
     if len({len(value) for value in zipped.values()}) > 1:
         lengths = ", ".join(f"{key} {len(value)}" for key, value in zipped.items())
         raise ValueError(f"zip: its lists go side by side and must be of one length ({lengths})")
-    for first, second in itertools.combinations(("fixed", "grid", "zip", "random"), 2):
-        for key in _mapping(plain, first).keys() & _mapping(plain, second).keys():
-            raise ValueError(f"{second}.{key}: is in {first} too; say it once")
-    known_values = {*grid, *zipped, *drawn, *_mapping(plain, "fixed"), "seed"}
-    shape = _checked_mapping("shape", plain.get("shape", {}))
-    return Spec(
-        path=path,
-        base=str(beside) if beside.is_file() else plain["base"],
-        name=_name(plain, path),
-        fixed=_mapping(plain, "fixed"),
-        grid=grid,
-        zipped=zipped,
-        drawn={key: _distribution(key, value) for key, value in drawn.items()},
-        draws=_draws(random_section, drawn),
-        draw_seed=_whole("random.seed", random_section.get("seed", 0), 0),
-        seeds=_seeds(plain.get("seeds", 1), {**grid, **zipped, **drawn, **_mapping(plain, "fixed")}),
-        exclude=tuple(_wanted(f"exclude.{i}", x, known_values) for i, x in enumerate(_list(plain, "exclude"))),
-        shape=sections.build(Shape, shape, "shape"),
-        shapes=tuple(_shape(f"shapes.{i}", x, shape, known_values) for i, x in enumerate(_list(plain, "shapes"))),
-        limits=sections.build(Limits, plain.get("limits", {}), "limits"),
-        stop_if=tuple(_condition(f"stop_if.{i}", value) for i, value in enumerate(_list(plain, "stop_if"))),
-        evaluate=sections.build(Evaluation, plain.get("evaluate", {}), "evaluate"),
-        best=sections.build(Best, plain["best"], "best") if "best" in plain else None,
-        cluster=sections.build(str | None, plain.get("cluster"), "cluster"),
-        data={key: _checked_mapping(f"data.{key}", value) for key, value in _mapping(plain, "data").items()},
-    )
+    parsing.different("zip", [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)])
 
 
-def _name(plain: Values, path: Path) -> str:
-    name = str(plain.get("name", path.stem))
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        instead = "" if "name" in plain else "; say name: NAME in the file"
-        raise ValueError(f"name: {name!r}: must be letters, digits, _, . and -{instead}")
-    return name
-
-
-def _mapping(plain: Values, key: str) -> Values:
-    return _checked_mapping(key, plain.get(key, {}))
-
-
-def _checked_mapping(place: str, value: Any) -> Values:
-    if not isinstance(value, dict):
-        raise ValueError(f"{place}: {value!r}: must be a mapping from settings to values")
-    return {str(key): item for key, item in value.items()}
-
-
-def _list(plain: Values, key: str) -> list[Any]:
-    value = plain.get(key, [])
-    if not isinstance(value, list):
-        raise ValueError(f"{key}: {value!r}: must be a list")
-    return value
-
-
-def _options(section: str, key: str, value: Any) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{section}.{key}: {value!r}: must be a list of values")
-    return value
-
-
-def _whole(place: str, value: Any, least: int) -> int:
-    if type(value) is not int or value < least:
-        raise ValueError(f"{place}: {value!r}: must be a whole number, at least {least}")
-    return value
-
-
-def _draws(section: Values, drawn: Values) -> int:
-    if not drawn and not section:
-        return 0
-    if not drawn:
-        raise ValueError("random: draws nothing; add a setting and its distribution, or remove the section")
-    return _whole("random.draws", section.get("draws"), 1)
-
-
-def _distribution(key: str, value: Any) -> dict[str, list[Any]]:
-    place = f"random.{key}"
-    if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in DISTRIBUTIONS:
-        raise ValueError(f"{place}: {value!r}: must be one of {', '.join(DISTRIBUTIONS)}, as in {{uniform: [0, 1]}}")
-    ((kind, limits),) = value.items()
-    if kind == "choice":
-        return {kind: _options("random", key, limits)}
-    numbers = isinstance(limits, list) and len(limits) == 2 and all(type(x) in (int, float) for x in limits)
-    if not numbers or not limits[0] < limits[1]:
-        raise ValueError(f"{place}.{kind}: {limits!r}: must be two numbers, the lower one first")
-    if kind == "log_uniform" and limits[0] <= 0:
-        raise ValueError(f"{place}.log_uniform: {limits!r}: must be above 0")
-    if kind == "integers" and not all(type(x) is int for x in limits):
-        raise ValueError(f"{place}.integers: {limits!r}: must be whole numbers")
-    return {kind: limits}
-
-
-def _seeds(value: Any, others: Mapping[str, Any]) -> tuple[int, ...]:
-    if "seed" in others:
-        raise ValueError("seed: belongs in seeds, as a number of seeds or a list of them")
-    if isinstance(value, list):
-        return tuple(_whole("seeds", seed, 0) for seed in _options("sweep", "seeds", value))
-    return tuple(range(_whole("seeds", value, 1)))
-
-
-def _shape(place: str, value: Any, usual: Values, known: Collection[str]) -> tuple[Values, Shape]:
-    section = _checked_mapping(place, value)
-    when = _wanted(f"{place}.when", section.pop("when", None), known)
-    return when, sections.build(Shape, usual | section, place)
-
-
-def _wanted(place: str, value: Any, known: Collection[str]) -> Values:
-    """Values by which runs are picked; a key that no run has would pick none, and say nothing."""
-    wanted = _checked_mapping(place, value)
-    for key in wanted:
-        if key not in known:
-            raise ValueError(f"{place}.{key}: no run sets this; set here: {', '.join(sorted(known))}")
-    return wanted
+def _shape(place: str, value: Any, usual: Values, known: set[str]) -> tuple[Values, Shape]:
+    told = parsing.mapping(place, value)
+    when = parsing.wanted(f"{place}.when", told.pop("when", None), known)
+    return when, sections.build(Shape, usual | told, place)
 
 
 def _condition(place: str, value: Any) -> Condition:

@@ -146,7 +146,7 @@ def _came_first(alone: Line, last: Attempt) -> bool:
 
 def _recorded(seen: Seen, last: Attempt) -> tuple[str, str]:
     if last.outcome in ("preempted", "stopped"):
-        return "stopped", last.message or last.outcome
+        return "stopped", last.message or ("preempted" if last.outcome == "preempted" else "")
     if last.outcome != "finished":
         return last.outcome, last.message
     if not seen.trained:

@@ -1,20 +1,19 @@
 """What became of each run of a sweep: what there is to see of it is gathered here, and judged in `slurm.states`."""
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infogan import lease
 from infogan.lease import Heartbeat, Holder
 from shards import atomic
 from shards.errors import UserError
-from slurm import scheduler
+from slurm import records, scheduler
 from slurm.attempts import Attempt, Record
-from slurm.runfolder import report_of
+from slurm.runfolder import heartbeat, report_of
 from slurm.scheduler import NoAnswer
 from slurm.states import Evidence, Job, Seen, state_of
 from slurm.submissions import submissions
@@ -75,7 +74,7 @@ def look(sweep: Sweep) -> Look:
     newest = {run: {job.kind: job for job in jobs} for run, jobs in sent.items()}
     over = [job.id for jobs in newest.values() for job in jobs.values() if not job.local and queue.get(job.id) is None]
     finals = _finals(sweep.folder, over, ask=not unheard)
-    gathered = {run.id: (lease.read(sweep.run_folder(run)), Record(sweep.folder, run.id)) for run in sweep.runs}
+    gathered = {run.id: (heartbeat(sweep.run_folder(run)), Record(sweep.folder, run.id)) for run in sweep.runs}
     attempts = {run: record.attempts() for run, (_, record) in gathered.items()}
     signs = _signs(newest, {run: heart for run, (heart, _) in gathered.items()}, attempts)
     found = []
@@ -140,18 +139,23 @@ def _finals(sweep: Path, jobs: Sequence[str], *, ask: bool) -> dict[str, str]:
     """Final states by job. What accounting said once is kept, since it forgets."""
     known = _kept(sweep)
     fresh = scheduler.ended([job for job in jobs if job not in known]) if ask else {}
-    return _keep(sweep, fresh) if fresh else known
+    if fresh:
+        with suppress(UserError):  # a folder that cannot be written can be looked at
+            _keep(sweep, fresh)
+    return {**known, **fresh}
 
 
 def _kept(sweep: Path) -> dict[str, str]:
     path = sweep / "final.json"
-    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
-
-
-def _keep(sweep: Path, states: Mapping[str, str]) -> dict[str, str]:
-    known = {**_kept(sweep), **states}
-    atomic.write_json(sweep / "final.json", known)
+    states = records.mapping(path)
+    known = {job: state for job, state in states.items() if isinstance(state, str)}
+    if len(known) < len(states):
+        records.ignore(path, "the state of a job in it is no word")
     return known
+
+
+def _keep(sweep: Path, states: Mapping[str, str]) -> None:
+    atomic.write_json(sweep / "final.json", {**_kept(sweep), **states})
 
 
 def _signs(
@@ -226,7 +230,7 @@ def _log(sweep: Sweep, newest: Evidence | None) -> str | None:
         return None
     if newest.last is not None:
         return newest.last.log
-    path = sweep.folder.absolute() / "jobs" / newest.job.id / f"{newest.job.id}_0_log.out"
+    path = sweep.folder.absolute() / "jobs" / f"{newest.job.id}_0_log.out"
     return str(path) if path.is_file() else None
 
 

@@ -21,9 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from infogan import sections
 from shards import atomic
 from shards.errors import UserError
-from slurm.spec import Evaluation, Shape, Spec, Values
+from slurm import parsing, records
+from slurm.parsing import Values, cut, shown
+from slurm.shape import Shape
+from slurm.spec import Best, Evaluation, Spec
 
 FORMAT = 1
 
@@ -85,29 +89,74 @@ def folder_of(spec: Spec, out: Path | None) -> Path:
 
 
 def save(sweep: Sweep) -> None:
-    """Write down what a sweep's folder knows of it."""
+    """Write down what a sweep's folder knows of it; UserError as by `refuse_others`."""
+    refuse_others(sweep.folder)
     plain = {key: value for key, value in asdict(sweep).items() if key != "folder"}
     atomic.write_json(sweep.folder / "sweep.json", {"format": FORMAT, **plain})
 
 
+def refuse_others(folder: Path) -> None:
+    """Raise UserError where a folder holds a sweep in the format of another version of this program."""
+    path = folder / "sweep.json"
+    _check_format(path, records.mapping(path))
+
+
 def read(folder: Path) -> Sweep:
-    """A sweep by its folder; UserError where that holds none."""
+    """A sweep by its folder; UserError where that holds none, or none that can be read."""
     path = folder / "sweep.json"
     try:
-        plain: dict[str, Any] = json.loads(path.read_bytes())
-        if plain.pop("format") != FORMAT:
-            raise UserError(f"{path}: of another version of this program; use that one")
-        runs = tuple(Run(**{**run, "shape": Shape(**run["shape"])}) for run in plain.pop("runs"))
-        evaluate = plain.pop("evaluate")
-        return Sweep(
-            folder=folder,
-            runs=runs,
-            evaluate=Evaluation(**{**evaluate, "only": tuple(evaluate["only"])}),
-            **{**plain, "stop_if": tuple(plain["stop_if"])},
-        )
-    except FileNotFoundError:
+        plain = json.loads(path.read_bytes())
+        _check_format(path, parsing.mapping("sweep", plain))
+        return _parse(folder, plain)
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"sweep {folder}: not submitted yet: infogan sweep submit SPEC begins it; or give the folder of --out"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); infogan sweep submit SPEC writes it anew") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): put that right, then run it again") from None
+    except (_Damaged, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({cut(str(error))}): infogan sweep submit SPEC writes it anew") from None
+
+
+class _Damaged(Exception):
+    """What is wrong with a sweep.json."""
+
+
+def _check_format(path: Path, plain: Values) -> None:
+    found = plain.get("format")
+    if type(found) is int and found != FORMAT:
+        raise UserError(
+            f"{path}: of format {found}, and this version of infogan reads and writes {FORMAT}: use the version that "
+            "made it, or another folder (--out)"
+        )
+
+
+def _parse(folder: Path, plain: Values) -> Sweep:
+    best = plain.get("best")
+    if plain.get("format") != FORMAT:
+        raise ValueError(f"format: {shown(plain.get('format'))}: must be {FORMAT}")
+    try:
+        return Sweep(
+            folder=folder,
+            name=_text("name", plain.get("name")),
+            runs=tuple(_run(f"runs.{i}", value) for i, value in enumerate(parsing.entries(plain, "runs"))),
+            evaluate=sections.build(Evaluation, plain.get("evaluate"), "evaluate"),
+            stop_if=tuple(_text("stop_if", text) for text in parsing.entries(plain, "stop_if")),
+            best=asdict(sections.build(Best, best, "best")) if best is not None else None,
+            launched_from=_text("launched_from", plain.get("launched_from")),
+        )
+    except UserError as error:
+        raise _Damaged(str(error)) from None
+
+
+def _run(place: str, value: Any) -> Run:
+    plain = parsing.mapping(place, value)
+    texts = {key: _text(f"{place}.{key}", plain.get(key)) for key in ("id", "digest", "stop", "config")}
+    values = parsing.mapping(f"{place}.values", plain.get("values"))
+    return Run(values=values, shape=sections.build(Shape, plain.get("shape"), f"{place}.shape"), **texts)
+
+
+def _text(place: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: {shown(value)}: must be a text")
+    return value

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from shards.errors import UserError
-from slurm import collect
+from slurm import collect, runfolder
 from slurm import sweep as sweeps
+from slurm.ranking import better_of
 from slurm.runfolder import report_of
 from slurm.spec import Evaluation, Shape
 from slurm.sweep import Run, Sweep
@@ -127,7 +128,7 @@ def test_a_report_is_that_of_the_checkpoint_and_the_options_asked_for(made: Swee
     ],
 )
 def test_which_end_of_a_metric_is_better_is_known(metric: str, better: str) -> None:
-    assert collect.better_of(metric) == better
+    assert better_of(metric) == better
 
 
 def test_a_metric_whose_name_does_not_tell_demands_the_word(made: Sweep) -> None:
@@ -153,3 +154,98 @@ def test_a_metric_that_no_run_has_is_refused_only_once_all_have_ended(made: Swee
     table = collect.gather(made, {"metric": "fid10k_test"})
     assert table.best is None
     assert "No run has fid10k_test yet: there is no rank." in collect.markdown(table)
+
+
+def log(folder: Path, *rows: dict[str, Any], more: str = "") -> None:
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + more)
+
+
+def test_the_format_of_reports_is_that_of_the_evaluation() -> None:
+    from infogan.evaluation.evaluate import FORMAT
+
+    assert runfolder.REPORT_FORMAT == FORMAT
+
+
+def test_a_report_of_another_format_is_left_out_and_named(made: Sweep) -> None:
+    run = made.runs[0]
+    path = made.run_folder(run) / "report" / "report.json"
+    report(made.run_folder(run), digest_of(run), {"mi/digit": 1.5})
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    told = collect.markdown(collect.gather(made, None))
+    assert f"Run {run.id}: report.json is of format 2, and this version reads 1: evaluate again: it counts" in told
+
+
+def test_numbers_that_are_none_have_no_mean_and_no_curve(made: Sweep) -> None:
+    nan = float("nan")
+    for run, value in zip(made.runs, (nan, 1.0, 2.0, float("inf"), 1.0, 1.0), strict=True):
+        report(made.run_folder(run), digest_of(run), {"mi/digit": value})
+    rows = [{"kimg": kimg, "loss/critic": 1.0, "mi/digit": kimg} for kimg in (1.0, 2.0)]
+    log(
+        made.run_folder(made.runs[0]),
+        *rows,
+        {"kimg": 3.0, "loss/critic": nan, "mi/digit": "high"},
+    )
+    log(
+        made.run_folder(made.runs[1]),
+        *rows,
+        {"kimg": 3.0, "loss/critic": 1.0, "mi/digit": 3.0},
+        more='{"kimg": 4',
+    )
+    log(
+        made.run_folder(made.runs[2]),
+        *rows,
+        {"kimg": "x", "loss/critic": 1.0},
+        rows[0] | {"kimg": 3.0},
+        more="[1]\n",
+    )
+    table = collect.gather(made, {"metric": "mi/digit"})
+    assert {group.name: group.metrics["mi/digit"].n for group in table.groups} == {
+        "batch=1": 2,
+        "batch=2": 2,
+    }
+    assert table.curves["mi/digit"]["batch=1"] == [(1.0, 1.0), (2.0, 2.0)]
+    assert table.curves["loss/critic"]["batch=1"] == [(1.0, 1.0), (2.0, 1.0)]
+    collect.write(table, made.folder / "table")
+
+
+def test_rows_of_an_older_training_are_no_part_of_a_curve(made: Sweep) -> None:
+    folder = made.run_folder(made.runs[0])
+    log(
+        folder,
+        *({"kimg": kimg, "loss/critic": loss} for kimg, loss in ((1.0, 9.0), (5.0, 9.0), (1.0, 2.0), (2.0, 2.0))),
+    )
+    assert [(row["kimg"], row["loss/critic"]) for row in runfolder.rows(folder)] == [
+        (1.0, 9.0),
+        (1.0, 2.0),
+        (2.0, 2.0),
+    ]
+    assert collect.gather(made, None).curves["loss/critic"]["batch=1"] == [
+        (1.0, 2.0),
+        (2.0, 2.0),
+    ]
+
+
+def test_a_table_that_cannot_be_written_is_told_where_else_it_may_go(made: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "table" / "sweep.md").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"sweep.md: .*; --out FOLDER puts the table elsewhere"):
+        collect.write(collect.gather(made, None), tmp_path / "table")
+
+
+def test_a_page_says_which_curves_it_leaves_out_and_a_note_names_few_runs(
+    tmp_path: Path,
+) -> None:
+    runs = tuple(Run(f"{n:010d}", {"batch": n, "seed": 0}, Shape(), f"{n:064d}", "40 updates") for n in range(12))
+    sweep = Sweep(tmp_path / "mine", "mine", runs, Evaluation())
+    sweeps.save(sweep)
+    for run in runs:
+        sweep.run_folder(run).mkdir(parents=True)
+        log(
+            sweep.run_folder(run),
+            {"kimg": 1.0, "loss/critic": 1.0},
+            {"kimg": 2.0, "loss/critic": 1.0},
+        )
+    text = collect.write(collect.gather(sweep, None), tmp_path)
+    page = (tmp_path / "sweep.html").read_text()
+    assert "The first 10 of the 12 rows above." in page
+    assert page.count("<polyline") == 10
+    assert f"{runs[9].id} (waiting) and 2 more." in text

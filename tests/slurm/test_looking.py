@@ -390,7 +390,7 @@ def test_the_log_of_a_job_that_never_began_is_what_slurm_wrote(made: Sweep, slur
     sent(made, {run.id: "5_0"}, at=time.time() - 100)
     sent(made, {run.id: "7_0"}, at=time.time() + 100)
     slurm.says("sacct", "7_0|FAILED")
-    log = made.folder / "jobs" / "7_0" / "7_0_0_log.out"
+    log = made.folder / "jobs" / "7_0_0_log.out"
     log.parent.mkdir(parents=True)
     log.write_text("bash: module: command not found\n")
     (found, *_) = status.look(made).runs
@@ -515,3 +515,117 @@ def test_what_is_trained_and_has_no_report_is_evaluated_once(
     with pytest.raises(UserError, match=r"nothing was sent; try again"):
         infogan("evaluate", "mine.yaml")
     assert delivered == []
+
+
+# ---- what lies damaged ------------------------------------------------------------------------------------------
+
+
+def test_damaged_records_cost_only_themselves_and_are_told_once(
+    made: Sweep, slurm: Slurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other, third = made.runs
+    sent(made, {run.id: f"7_{n}" for n, run in enumerate(made.runs)})
+    record = begun(made, one, "7_0")
+    with record.path.open("a") as file:
+        file.write('[1]\n{}\n{"event": "begin", "time": 1, "images": "many"}\n{"event": "en\n')
+    record.end("7_0", 0, outcome="failed", message="error: its own")
+    (record.path.parent / f"{one.id}.rank1.json").write_text("[1")
+    (record.path.parent / f"{one.id}.rank2.json").write_text("{}")
+    begun(made, other, "7_1")
+    (made.folder / "final.json").write_text('{"7_1": "CANC')
+    slurm.says("sacct", "7_1|NODE_FAIL", "7_2|NODE_FAIL")
+    beat(made, third, Heartbeat(1, ELSEWHERE, {"state": "training"}))
+    told = [(run.state, run.message) for run in status.look(made).runs]
+    assert told == [
+        ("failed", "error: its own"),
+        ("killed", "its node failed"),
+        ("killed", "its node failed"),
+    ]
+    status.look(made)
+    said = capsys.readouterr().err.splitlines()
+    attempts, final = made.folder / "attempts", made.folder / "final.json"
+    lease = made.run_folder(third) / FOLDER / "000001.json"
+    files = [
+        attempts / f"{one.id}.jsonl",
+        attempts / f"{one.id}.rank1.json",
+        attempts / f"{one.id}.rank2.json",
+    ]
+    assert len(said) == len(files) + 2
+    for path in (*files, final, lease):
+        assert sum(line.startswith(f"warning: {path}: ") for line in said) == 1
+    assert all(line.endswith(": it counts as absent") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "damaged (Expecting value"),
+        ("[1]", "damaged (sweep: [1]: must be a mapping"),
+        ('{"format": 1}', "damaged (name: None: must be a text)"),
+        ('{"format": "x"}', "damaged (format: 'x': must be 1)"),
+        (
+            '{"format": 1, "name": "a", "runs": [{"id": "a"}]}',
+            "damaged (runs.0.digest: None: must be a text)",
+        ),
+        ('{"format": 1, "name": "a", "runs": 3}', "damaged (runs: 3: must be a list)"),
+        (
+            '{"format": 1, "name": "a", "runs": [], "evaluate": {"when": "soon"}}',
+            "damaged (evaluate.when: 'soon'",
+        ),
+        (
+            '{"format": 2}',
+            "of format 2, and this version of infogan reads and writes 1",
+        ),
+    ],
+)
+def test_a_sweep_that_cannot_be_read_is_one_line_with_its_remedy(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(UserError) as caught:
+        sweeps.read(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'sweep.json'}: {said}")
+    assert "submit SPEC writes it anew" in str(caught.value) or "the version that made it" in str(caught.value)
+
+
+def test_values_of_a_run_must_be_a_mapping(made: Sweep) -> None:
+    path = made.folder / "sweep.json"
+    plain = json.loads(path.read_text())
+    plain["runs"][1]["values"] = 3
+    path.write_text(json.dumps(plain))
+    with pytest.raises(
+        UserError,
+        match=r"damaged \(runs.1.values: 3: must be a mapping from settings to values\)",
+    ):
+        sweeps.read(made.folder)
+
+
+def test_a_sweep_that_cannot_be_written_can_be_looked_at(
+    made: Sweep, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(made, {made.runs[0].id: "7_0"})
+    slurm.says("sacct", "7_0|CANCELLED")
+
+    def refuse(*_: Any) -> None:
+        raise UserError("cannot write final.json: the file system is read-only")
+
+    monkeypatch.setattr(status.atomic, "write_json", refuse)
+    assert state(made) == ["cancelled", "waiting", "waiting"]
+
+
+def test_a_run_that_saved_and_left_is_not_told_twice(made: Sweep) -> None:
+    last = Attempt(1500.0, job="7_0", ended=1600.0, outcome="stopped")
+    assert state_of(seen(last=last)) == ("stopped", "")
+    assert state_of(seen(last=replace(last, outcome="preempted"))) == (
+        "stopped",
+        "preempted",
+    )
+
+
+def test_a_file_in_place_of_a_runs_folder_is_told(made: Sweep) -> None:
+    first, second, _ = made.runs
+    made.run_folder(first).parent.mkdir()
+    made.run_folder(first).write_text("")
+    (made.run_folder(second) / "checkpoints").parent.mkdir()
+    (made.run_folder(second) / "checkpoints").write_text("")
+    (made.run_folder(second) / FOLDER).write_text("")
+    assert state(made) == ["waiting"] * 3
+    assert "a file stands in place of its folder: it counts as absent" in infogan("why", made.folder, first.id)

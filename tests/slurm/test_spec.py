@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,8 +67,35 @@ def test_a_run_has_the_same_id_whatever_else_is_in_the_sweep(tmp_path: Path) -> 
     assert len({other.id for other, _ in large}) == 6
 
 
-def test_combinations_that_are_one_run_count_once(tmp_path: Path) -> None:
-    assert len(expanding.expand(load(tmp_path, "base: paper/mnist\ngrid: {batch: [64, 64, 128]}\n"))) == 2
+def test_random_points_that_are_drawn_twice_count_once(tmp_path: Path) -> None:
+    text = "base: paper/mnist\nrandom: {draws: 20, batch: {choice: [64, 128]}}\n"
+    assert len(expanding.expand(load(tmp_path, text))) == 2
+
+
+def test_exclusions_bring_a_large_sweep_below_its_limit(tmp_path: Path) -> None:
+    text = "base: paper/mnist\nlimits: {runs: 2}\nseeds: 40\nexclude: [{batch: 64}]\ngrid: {batch: [64, 128]}\n"
+    with pytest.raises(UserError, match=r"40 combinations, and limits.runs is 2; raise it"):
+        expanding.expand(load(tmp_path, text))
+    few = "".join(f"  - {{seed: {seed}}}\n" for seed in range(2, 40))
+    spec = load(tmp_path, f"base: paper/mnist\nlimits: {{runs: 2}}\nseeds: 40\nexclude:\n{few}")
+    assert [run.values["seed"] for run, _ in expanding.expand(spec)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("seeds: 1000000000", "1,000,000,000"),
+        ("seeds: 1000000000\nexclude: [{seed: 3}]", "1,000,000,000"),
+        ("random: {draws: 1000000000, batch: {choice: [64, 128]}}", "1,000,000,000"),
+        ("grid: {" + ", ".join(f"k{n}: {list(range(100))}" for n in range(10)) + "}", f"{100**10:,}"),
+        ("seeds: 1000\nzip: {batch: [64, 128]}", "2,000"),
+    ],
+)
+def test_a_sweep_far_too_large_is_counted_and_not_listed(tmp_path: Path, text: str, count: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(UserError, match=rf": {count} combinations, and limits.runs is 1,000; raise it, or vary less"):
+        expanding.expand(load(tmp_path, f"base: paper/mnist\n{text}\n"))
+    assert time.monotonic() - began < 5
 
 
 def test_a_shape_is_chosen_by_a_runs_values(tmp_path: Path) -> None:
@@ -135,14 +163,43 @@ def test_a_file_whose_name_is_no_sweeps_name_is_told_what_to_say(tmp_path: Path)
         ("base: paper/mnist\nlimits: {hours: -1}", "limits.hours: -1.0: must be above 0"),
         ("base: paper/mnist\nevaluate: {samples: 1}", "evaluate.samples: 1: must be at least 2"),
         ("base: paper/mnist\ncluster: [a]", "cluster: ['a']: must be a word"),
-        ("base: paper/mnist\nlimits: {runs: 2}\nseeds: 3", "limits.runs: more than 2 runs; raise it, or vary less"),
+        (
+            "base: paper/mnist\nlimits: {runs: 2}\nseeds: 3",
+            "3 combinations, and limits.runs is 2; raise it, or vary less",
+        ),
         ("base: paper/mnist\ngrid: {optimizer.citric.lr: [1]}", "optimizer.citric: unknown setting"),
         ("base: paper/mnist\ngrid: {batch: [-1]}", "the run with batch=-1 seed=0: batch: -1: must be at least 2"),
         (
             "base: paper/mnist\nfixed: {images.every_kimg: 0.1}",
             "would write up to 25,643 files, and limits.files is 1,000",
         ),
-        ("base: [", "cannot be read as YAML"),
+        ("base: [", "sweep.yaml: cannot be read as YAML"),
+        ("base: paper/mnist\ngrid: {batch: [64, 128, 64]}", "grid.batch: 64: is there twice, which would be one run"),
+        ("base: paper/mnist\nseeds: 99999999999999999999", "must be a whole number, at least 1 and below 2**63"),
+        (f"base: {'x' * 5000}", "base: must name a preset, as in base: paper/mnist"),
+        ("base: paper/mnist\ngrid: {batch: [64, 64.0]}", "grid.batch: 64.0: is there twice, which would be one run"),
+        ("base: paper/mnist\nseeds: [3, 1, 3]", "seeds: 3: is there twice, which would be one run; say it once"),
+        (
+            "base: paper/mnist\nzip: {batch: [64, 64], accumulation: [1, 1]}",
+            "zip: {'batch': 64, 'accumulation': 1}: is there twice",
+        ),
+        (
+            "base: paper/mnist\ngrid: {stop: [10 updates, 20 updates]}",
+            "stop=10 updates seed=0 and stop=20 updates seed=0 would be one run: stop does not make a run another",
+        ),
+        ("base: paper/mnist\ngrid: {batch: [!!binary aGVsbG8=]}", "grid.batch.0: b'hello': must be a number, a word"),
+        ("base: paper/mnist\nfixed: {optimizer.critic.lr: .nan}", "fixed.optimizer.critic.lr: nan: must be finite"),
+        (
+            "base: paper/mnist\nstop_if: [mi/digit < 0.5 after 1.2.3 kimg]",
+            "stop_if.0: 'mi/digit < 0.5 after 1.2.3 kimg': must be METRIC < NUMBER",
+        ),
+        ("base: paper/mnist\nstop_if: [mi/digit < 1-2]", "stop_if.0: 'mi/digit < 1-2': must be METRIC < NUMBER"),
+        ("base: paper/mnist\nstop_if: [mi/digit < 1e999]", "stop_if.0: 'mi/digit < 1e999': must be METRIC < NUMBER"),
+        ("base: paper/mnist\nevaluate: {which: newest}", "evaluate.which: 'newest': must be latest, best, or the kimg"),
+        ("base: paper/mnist\nevaluate: {seed: -1}", "evaluate.seed: -1: must be at least 0"),
+        ("base: paper/mnist\nevaluate: {samples: 2000000}", "evaluate.samples: 2000000: must be at least 2 and below"),
+        (f"base: paper/mnist\nname: {'x' * 300}", f"name: '{'x' * 78}…: must be at most 80 characters"),
+        (f"base: paper/mnist\n{'y' * 300}: 1", f"{'y' * 79}…: unknown; known here: base"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_place_rule_and_remedy(tmp_path: Path, text: str, said: str) -> None:
@@ -151,6 +208,11 @@ def test_a_mistake_is_one_line_with_file_place_rule_and_remedy(tmp_path: Path, t
     assert said in str(caught.value)
     assert str(tmp_path / "sweep.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_sweep_file_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder: name the sweep file itself"):
+        specs.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +224,8 @@ def test_a_mistake_is_one_line_with_file_place_rule_and_remedy(tmp_path: Path, t
         ("loss/critic >= 1e1", {"kimg": 1, "loss/critic": 10.0}, True),
         ("loss/critic > 10", {"kimg": 1, "loss/critic": None}, False),
         ("loss/critic > 10", {"kimg": 1}, False),
+        ("loss/critic > 10", {"kimg": 1, "loss/critic": "high"}, False),
+        ("validation/frechet2k[mnist-classifier@1a2b] > 10", {"validation/frechet2k[mnist-classifier@1a2b]": 11}, True),
     ],
 )
 def test_a_condition_holds_on_its_side_of_the_bound_from_its_kimg_on(

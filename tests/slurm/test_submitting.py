@@ -316,6 +316,47 @@ def test_a_path_that_slurm_reads_as_a_pattern_is_refused(desk: Desk) -> None:
         ),
         ("evaluate: {only: [informaton]}", "evaluate.only: informaton: no such metric family; there are: information,"),
         ("limits: {hours: 1}", "limits.hours: 2 runs may take 8.0 hours"),
+        (
+            "evaluate: {which: 5000}",
+            "evaluate.which: 5000: a run ends at 5.12 kimg (stop: 40 updates); say latest,",
+        ),
+        (
+            "evaluate: {weights: nowhere.pth}",
+            "evaluate.weights: nowhere.pth: no such file; name the Inception weights",
+        ),
+        (
+            "data: {data/mnist: {source: mnits}}",
+            "data.data/mnist.source: unknown source 'mnits': choose one of digits",
+        ),
+        (
+            "data: {data/mnist: {source: mnist, pfad: x}}",
+            "data.data/mnist.pfad: unknown setting; ",
+        ),
+        (
+            "data: {data/mnist: {source: mnist, download: 3}}",
+            "data.data/mnist.download: 3: must be true or false",
+        ),
+        (
+            "data: {data/mnist: {path: x}}",
+            "data.data/mnist: needs a source, as in {source: mnist, path: FOLDER}",
+        ),
+        (
+            "data: {data/mnits: {source: mnist}}",
+            "data.data/mnits: no run has this data.path; they have ",
+        ),
+        (
+            "best: {metric: mi/digti}",
+            "best.metric: mi/digti: no run can have such a number; did you mean mi/digit?",
+        ),
+        (
+            "best: {metric: quality}",
+            "best.metric: quality: no run can have such a number; there are kimg, update, ",
+        ),
+        ("best: {metric: accuracy_train/digit}", "did you mean accuracy_test/digit?"),
+        (
+            "best: {metric: variation/digit}",
+            "best.metric: metric 'variation/digit': its name does not say which end",
+        ),
     ],
 )
 def test_what_would_fail_in_every_job_is_refused(desk: Desk, more: str, said: str) -> None:
@@ -326,11 +367,82 @@ def test_what_would_fail_in_every_job_is_refused(desk: Desk, more: str, said: st
     assert not (desk.folder / "sweeps").exists()
 
 
-def test_a_condition_on_a_number_that_no_log_has_is_refused(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "mi/digit",
+        "log/loss/critic",
+        "score/real",
+        "accuracy_test/digit",
+        "nmi_test/digit",
+        "frechet10k_test[mnist-classifier@1a2b3c]",
+        "fid10k_test",
+        "validation/frechet2k[mnist-classifier@1a2b3c]",
+    ],
+)
+def test_a_number_that_a_run_can_have_may_rank(desk: Desk, metric: str) -> None:
+    desk.spec(stop="40 updates", more=f"best: {{metric: '{metric}', better: higher}}\n")
+    assert "2 runs in" in desk("--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("mi/digits", "did you mean mi/digit?"),
+        ("quality", "there are kimg, update, "),
+        ("penalty/r1", "has no such number; "),
+        ("validation/nmi/digits", "did you mean validation/nmi/digit?"),
+    ],
+)
+def test_a_condition_on_a_number_that_no_log_has_is_refused(desk: Desk, metric: str, said: str) -> None:
     desk.spec(stop="40 updates")
     text = (desk.folder / "mine.yaml").read_text()
-    (desk.folder / "mine.yaml").write_text(text.replace("mi/digit", "mi/digits"))
-    assert "stop_if.0: mi/digits: the log of the run with seed=0 has no such number; it has kimg, " in desk(code=2)
+    (desk.folder / "mine.yaml").write_text(text.replace("mi/digit", metric))
+    found = desk(code=2)
+    assert f"stop_if.0: {metric}: the log of the run with seed=0 has no such number; " in found
+    assert said in found
+
+
+def test_a_condition_on_scores_that_are_switched_off_is_refused(desk: Desk) -> None:
+    desk.spec(stop="40 updates, eval.every_kimg: null")
+    text = (desk.folder / "mine.yaml").read_text()
+    (desk.folder / "mine.yaml").write_text(text.replace("mi/digit", "validation/mi/digit"))
+    assert "has no such number; it is scored where eval.every_kimg is set" in desk(code=2)
+
+
+def test_a_split_that_the_data_does_not_have_is_refused(desk: Desk) -> None:
+    splits = {name: {"samples": samples} for name, samples in (("train", 60000), ("test", 1))}
+    (desk.folder / "set").mkdir()
+    (desk.folder / "set" / "manifest.json").write_text(json.dumps({"splits": splits}))
+    desk.spec(stop="40 updates, data.path: set", more="evaluate: {split: validation}")
+    said = "has no such split of 2 images or more; it has train (60,000), test (1)"
+    assert said in desk(code=2)
+    desk.spec(stop="40 updates, data.path: set")
+    assert f"evaluate.split: test: the data set {desk.folder / 'set'} {said}" in desk(code=2)
+    desk.spec(stop="40 updates, data.path: set", more="evaluate: {split: train}")
+    assert "2 runs in" in desk("--dry-run")
+
+
+def test_a_sweep_of_another_version_is_not_written_over(desk: Desk) -> None:
+    desk()
+    path = desk.folder / "sweeps" / "mine" / "sweep.json"
+    newer = path.read_text().replace('"format": 1', '"format": 2')
+    path.write_text(newer)
+    for name in desk.orders:
+        desk.ends(name, "failed")
+    assert "of format 2, and this version of infogan reads and writes 1: use the version that made it" in desk(code=2)
+    assert path.read_text() == newer
+
+
+def test_a_damaged_sweep_is_written_anew_by_submitting_it_again(desk: Desk) -> None:
+    desk()
+    path = desk.folder / "sweeps" / "mine" / "sweep.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    for name in desk.orders:
+        desk.ends(name, "failed")
+    desk()
+    assert path.read_text() == whole
 
 
 # ---- on this machine -------------------------------------------------------------------------------------------

@@ -1,0 +1,69 @@
+"""A sweep's table as CSV, with all numbers, and in Markdown, for pasting."""
+
+import csv
+import io
+import time
+
+from slurm.results import Table
+from slurm.sweep import described
+
+NAMED = 10  # runs that a note names
+
+
+def as_csv(table: Table) -> str:
+    """One row per run: what varies, how it stands, hours, and every number."""
+    keys = list(dict.fromkeys(key for run in table.runs for key in run.run.values))
+    metrics = list(dict.fromkeys(name for run in table.runs for name in run.metrics))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    hours = [f"{table.device}_hours", f"{table.device}_hours_wasted"]
+    writer.writerow(["run", *keys, "state", "kimg", "attempts", "code", *hours, *metrics])
+    for c in table.runs:
+        values = [c.run.values.get(key, "") for key in keys]
+        numbers = [c.metrics.get(name, "") for name in metrics]
+        spent = [f"{c.hours.spent:.6f}", f"{c.hours.wasted:.6f}"]
+        writer.writerow(
+            [c.run.id, *values, c.status.state, c.status.images / 1000, len(c.attempts), c.code, *spent, *numbers]
+        )
+    return buffer.getvalue()
+
+
+def markdown(table: Table) -> str:
+    """The groups with mean ± standard deviation (n seeds), for pasting."""
+    columns = table.columns()
+    lines = [f"### Sweep {table.sweep.name}", "", headline(table), ""]
+    lines += [f"| values | finished | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    for group in table.groups:
+        done = sum(run.status.state == "finished" for run in group.runs)
+        cells = [str(group.metrics[name]) if name in group.metrics else "" for name in columns]
+        lines.append(f"| {group.name} | {done} of {len(group.runs)} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *notes(table), ""])
+
+
+def headline(table: Table) -> str:
+    """The best run and what all of it cost, in a sentence or two."""
+    told = ""
+    if table.best is not None:
+        value = table.best.metrics[table.metric]
+        values = described(table.best.run.values)
+        told = f"Best by {table.metric} ({table.better}): run {table.best.run.id}, {values}, {value:.4g}. "
+    hours = table.hours
+    return f"{told}{hours.spent:.3g} {table.device}-hours, {hours.wasted:.3g} of them wasted."
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader of the table has to know."""
+    found = ["Mean ± standard deviation over seeds (number of finished runs)."]
+    codes = sorted({run.code for run in table.runs if run.code})
+    if len(codes) > 1:
+        found.append(f"The runs were made by {len(codes)} states of the code ({', '.join(codes)}).")
+    unfinished = [run for run in table.runs if run.status.state != "finished"]
+    if unfinished:
+        named = ", ".join(f"{run.run.id} ({run.status.state})" for run in unfinished[:NAMED])
+        more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
+        found.append(f"Not finished: {named}{more}.")
+    found += [f"Run {run.run.id}: {note}." for run in table.runs for note in run.notes]
+    if table.wanted and not table.metric:
+        found.append(f"No run has {table.wanted} yet: there is no rank.")
+    found.append(f"Made {time.strftime('%Y-%m-%d %H:%M')}.")
+    return found
