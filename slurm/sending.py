@@ -1,7 +1,9 @@
 """What goes out: which runs stay and why, with which code the others go, and what a dry run shows of them."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shards.errors import UserError
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Code = Mapping[str, Snapshot]
 """The code that each run is sent with, by the run's id."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where a sweep's folder cannot come to stand."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(parent))
+    if not there.is_dir():
+        raise UserError(f"sweep {folder}: {there} is no folder; say --out FOLDER, or remove it")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"sweep {folder}: the folder {there} may not be written; say --out FOLDER")
 
 
 def why_not(sweep: Sweep, asked: Sequence[str], sending: Sequence[Run]) -> list[str]:

@@ -50,7 +50,6 @@ def test_of_two_submissions_at_once_one_is_refused(tmp_path: Path) -> None:
             pass
         first.note({"b": "8_0"})
     with submissions.turn(tmp_path) as second:
-        assert second.cut_off == ""
         second.intend(kind="train", cluster="c", code={"a": "2"})
         second.note({"a": "9"})
     found = submissions.newest(tmp_path)
@@ -78,16 +77,13 @@ with submissions.turn(Path(sys.argv[1])) as turn:
 """
 
 
-def test_a_submission_that_was_killed_is_told_and_stops_nobody(tmp_path: Path) -> None:
+def test_a_submission_that_was_killed_stops_nobody(tmp_path: Path) -> None:
     killed = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
     assert killed.wait() == -signal.SIGKILL
     with submissions.turn(tmp_path) as turn:
-        assert turn.cut_off.startswith(f"process {killed.pid} on ")
         turn.intend(kind="train", cluster="c", code={"b": "1"})
         turn.note({"b": "8"})
     assert submissions.newest(tmp_path).jobs == {"a": "7_0", "b": "8"}
-    with submissions.turn(tmp_path) as turn:
-        assert turn.cut_off == ""  # said once
 
 
 @pytest.mark.parametrize(("age", "refused"), [(0, True), (400, False)])
@@ -100,8 +96,8 @@ def test_a_submission_of_another_machine_counts_while_it_is_fresh(tmp_path: Path
         with pytest.raises(UserError, match="on elsewhere is submitting"), submissions.turn(tmp_path):
             pass
     else:
-        with submissions.turn(tmp_path) as other:
-            assert other.cut_off.endswith("on elsewhere")
+        with submissions.turn(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
