@@ -61,6 +61,7 @@ class Task:
         self.decides = self.rank == 0
         self.began = time.time()
         self.images, _ = order.progress()
+        self.again = "infogan sweep submit" if order.train else "infogan sweep evaluate"
 
     def run(self) -> None:
         """Train, then evaluate where that was asked for; a task that returns has done its part."""
@@ -170,7 +171,7 @@ class Task:
             return self._end(cause)
         last = "killed" if cause == "node failure" else cause
         if order.requeue == "none":
-            return self._end(last, f"{message} infogan sweep submit goes on with it".strip())
+            return self._end(last, f"{message} {self.again} goes on with it".strip())
         obstacle = self._obstacle(cause)
         if obstacle:
             return self._end(last, f"{obstacle}{f'; {message}' if last == 'killed' else ''}")
@@ -179,10 +180,10 @@ class Task:
             why = (
                 "SLURM requeues nothing after a time limit" if order.requeue == "slurm" else "no scontrol on this node"
             )
-            return self._end(cause, f"{why}: infogan sweep submit goes on with it")
+            return self._end(cause, f"{why}: {self.again} goes on with it")
         self._end(cause, message or ("left to SLURM to requeue" if by_slurm else ""), requeued=True)
         if refused := ("" if by_slurm else self._requeue()) or self._stays():
-            self._end(last, f"{refused}: infogan sweep submit goes on with it")
+            self._end(last, f"{refused}: {self.again} goes on with it")
 
     def _requeue(self) -> str:
         """Have SLURM put the job back; why it did not, in all the time that was left."""
@@ -237,11 +238,10 @@ class Task:
         order = self.order
         attempts = self._attempts()
         limits = sum(attempt.outcome == "timed out" for attempt in attempts)
-        again = "infogan sweep submit" if order.train else "infogan sweep evaluate"
         if cause == "timed out" and limits >= order.timeouts:
             return (
                 f"this was time limit {limits + 1}, and preemption.timeouts allows {order.timeouts}: raise "
-                f"time or timeouts, then {again}"
+                f"time or timeouts, then {self.again}"
             )
         images, _ = order.progress()
         idle = [attempt for attempt in attempts[-NO_PROGRESS:-1] if attempt.images == attempt.images_after]
@@ -250,12 +250,12 @@ class Task:
             return ""
         if cause == "node failure":
             return (
-                f"{NO_PROGRESS} attempts in a row ended without {without}, this one by a node's failure: {again} "
-                "tries again"
+                f"{NO_PROGRESS} attempts in a row ended without {without}, this one by a node's failure: "
+                f"{self.again} tries again"
             )
         return (
             f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without "
-            f"{without}: raise time, then {again}"
+            f"{without}: raise time, then {self.again}"
         )
 
 

@@ -117,6 +117,30 @@ def test_a_signal_between_sending_and_noting_waits_and_spares_the_program_that_s
         signal.signal(number, before)
 
 
+def test_every_signal_between_sending_and_noting_arrives_and_what_is_ignored_stays_so() -> None:
+    came: list[int] = []
+
+    def ends(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, ends)
+        signal.signal(signal.SIGTERM, ends)
+        with pytest.raises(KeyboardInterrupt), submissions.uninterrupted():
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert came == []
+        assert sorted(came) == [signal.SIGINT, signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # ---- code ------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +325,22 @@ def test_time_partition_and_parallel_may_be_said_on_the_command_line(desk: Desk)
 def test_a_path_that_slurm_reads_as_a_pattern_is_refused(desk: Desk) -> None:
     said = desk("--dry-run", "--cluster", "slurm_cpu", "--out", "50%j", code=2)
     assert "SLURM reads % and \\ in a path as a pattern: say --out FOLDER without" in said
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_folder_that_cannot_be_made_and_a_run_that_lives_are_refused_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, dry: list[str]
+) -> None:
+    (desk.folder / "file").touch()
+    for out in ("file", "file/sweep"):
+        assert desk("--out", out, *dry, code=2).startswith(f"sweep {out}: {desk.folder}/file is no folder; say --out")
+    with monkeypatch.context() as read_only:  # root may write all that is no file system of this kind
+        read_only.setattr(sending.os, "access", lambda path, mode: path != desk.folder)
+        said = desk("--out", "new/sweep", *dry, code=2)
+        assert said == f"sweep new/sweep: the folder {desk.folder} may not be written; say --out FOLDER"
+    for state in ("running", "queued", "evaluating"):
+        assert f"{state}: such runs are under way" in desk("--rerun", state, *dry, code=2)
+    assert not (desk.folder / "sweeps").exists()
 
 
 @pytest.mark.parametrize(
