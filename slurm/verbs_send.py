@@ -88,6 +88,7 @@ def submit_command(
     submissions.refuse_damaged(sweep.folder)
     if dry_run:
         chosen = _to_send(sweep, rerun)
+        sending.check_code(sweep, chosen, code)
         configs = {run.id: config for run, config in runs}
         click.echo("\n".join(sending.show(sweep, chosen, configs, where, kept=code == "kept")))
         return

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,11 @@ def test_each_run_goes_on_with_the_code_that_it_was_sent_with(tmp_path: Path, co
     code("one = 3\n")
     with pytest.raises(UserError, match=r"changed since 2 of these runs began \(infogan/__init__.py\)"):
         sending.code_of(sweep, runs, None)
+    with pytest.raises(UserError, match="changed since 2 of these runs began"):
+        sending.check_code(sweep, runs, None)
+    for choice in ("kept", "new"):
+        sending.check_code(sweep, runs, choice)
+    sending.check_code(sweep, runs[2:], None)
     fresh = snapshot.take(sweep.folder)
     assert sending.code_of(sweep, runs, "kept") == {"a": first, "b": second, "c": fresh}
     assert sending.code_of(sweep, runs, "new") == dict.fromkeys("abc", fresh)
@@ -184,6 +190,14 @@ def test_each_run_goes_on_with_the_code_that_it_was_sent_with(tmp_path: Path, co
     code("one = 4\n")
     sending.code_of(sweep, runs[:2], "kept")
     assert len(list((sweep.folder / "code").iterdir())) == 3  # where no run needs it, none is taken of the present code
+    sending.check_code(sweep, runs, "new")
+    assert len(list((sweep.folder / "code").iterdir())) == 3
+    shutil.rmtree(first.folder)
+    for check in (sending.check_code, sending.code_of):
+        with pytest.raises(UserError, match=r"/code/.*, which they began with, is gone: --code new takes it as it is"):
+            check(sweep, runs, None)
+        with pytest.raises(UserError, match="is gone; say --code new"):
+            check(sweep, runs, "kept")
 
 
 def test_the_commit_of_a_project_that_we_are_installed_in_is_not_ours(
