@@ -29,19 +29,24 @@ def mark(sweep: Path, submission: str, array: int) -> str:
     return f"infogan {submission} array {array} of {sweep.resolve()}"
 
 
-def claim(sweep: Sweep, jobs: Path, *, ask: bool) -> list[str]:
-    """Note the jobs of submissions that were killed; lines that tell of them. `jobs`: where orders lie; `ask`: also
-    where no submission is known to have been cut off.
+def cut_off(sweep: Sweep) -> bool:
+    """Whether a submission has sent, or was about to send, an array whose jobs are not known."""
+    entries = submissions(sweep.folder)
+    return any(not set(runs) <= entry["jobs"].keys() for entry in entries for runs in entry["arrays"])
+
+
+def claim(sweep: Sweep, jobs: Path, nothing: str) -> list[str]:
+    """Note the jobs of submissions that were killed, in one's own turn; lines that tell of them. `jobs`: where orders
+    lie; `nothing`: what was not done where this fails.
 
     Raises UserError where SLURM does not answer, and where it has jobs of this folder that cannot be made out.
     """
-    entries = submissions(sweep.folder)
-    open_ends = any(not set(runs) <= entry["jobs"].keys() for entry in entries for runs in entry["arrays"])
-    if not (ask or open_ends):
-        return []
     _wait_for_none(jobs)
-    known = {job for entry in entries for job in entry["jobs"].values()}
-    unknown = _unknown(sweep.folder, known)
+    known = {job for entry in submissions(sweep.folder) for job in entry["jobs"].values()}
+    try:
+        unknown = _unknown(sweep.folder, known)
+    except scheduler.NoAnswer as error:
+        raise UserError(f"SLURM does not answer ({error}): {nothing}; try again") from None
     said, strangers = [], list[str]()
     for (submission, array), found in unknown.items():
         number, runs = found[0].partition("_")[0], _runs(sweep.folder, submission, array)
@@ -55,19 +60,15 @@ def claim(sweep: Sweep, jobs: Path, *, ask: bool) -> list[str]:
     if strangers:
         raise UserError(
             f"sweep {sweep.folder}: SLURM has jobs of this folder that it does not know, as when it was removed while "
-            f"they lived: nothing was sent; scancel {' '.join(strangers)} ends them, then run the same command again"
+            f"they lived: {nothing}; scancel {' '.join(strangers)} ends them, then run the same command again"
         )
     return said
 
 
 def _unknown(sweep: Path, known: set[str]) -> dict[Array, list[str]]:
     """The jobs that live, bear the mark of this folder and are not known, by array."""
-    try:
-        queue = scheduler.mine()
-    except scheduler.NoAnswer as error:
-        raise UserError(f"SLURM does not answer ({error}): nothing was sent; try again") from None
     found: dict[Array, list[str]] = defaultdict(list)
-    for job, comment in queue.items():
+    for job, comment in scheduler.mine().items():
         told = _MARK.search(comment)
         if told and told[3] == str(sweep.resolve()) and job not in known:
             found[told[1], int(told[2])].append(job)

@@ -73,10 +73,15 @@ def cancel_command(sweep: Path, runs: tuple[str, ...]) -> None:
     All: those too that were sent for an earlier state of the sweep's file.
     """
     from shards.errors import UserError
-    from slurm import scheduler, status
+    from slurm import scheduler, status, strays, submissions
     from slurm.states import LIVE
+    from slurm.submit import jobs_folder
 
     opened = _open(sweep)
+    if strays.cut_off(opened):  # those jobs are to be ended, too
+        with submissions.turn(opened.folder):
+            for line in strays.claim(opened, jobs_folder(opened), "nothing was cancelled"):
+                click.echo(f"sweep {opened.name}: {line}")
     found = status.certain(opened, "nothing was cancelled")
     wanted = {name if name in found.strangers else opened.find(name).id for name in runs}
     ending = {job: run for job, run in found.living.items() if not wanted or run in wanted}

@@ -176,8 +176,9 @@ def _claim(sweep: "Sweep", where: "Cluster") -> None:
 
     if where.kind == "slurm":
         scheduler.require()
-    for line in strays.claim(sweep, jobs_folder(sweep), ask=where.kind == "slurm"):
-        click.echo(f"sweep {sweep.name}: {line}")
+    if where.kind == "slurm" or strays.cut_off(sweep):
+        for line in strays.claim(sweep, jobs_folder(sweep), "nothing was sent"):
+            click.echo(f"sweep {sweep.name}: {line}")
 
 
 def _cluster(name: str | None, spec: Path) -> "Cluster":

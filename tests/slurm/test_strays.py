@@ -61,12 +61,8 @@ class Cluster:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.bin = folder, folder / "bin"
         self.bin.mkdir()
-        for name, text in {
-            "sbatch": SBATCH,
-            "squeue": SQUEUE,
-            "srun": "#!/bin/sh\n",
-            "scontrol": "#!/bin/sh\n",
-        }.items():
+        programs = {"sbatch": SBATCH, "squeue": SQUEUE, **dict.fromkeys(("srun", "scontrol", "sacct"), "#!/bin/sh\n")}
+        for name, text in {**programs, "scancel": f'#!/bin/sh\necho "$@" > {self.bin}/cancelled\n'}.items():
             (self.bin / name).write_text(text)
             (self.bin / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{self.bin}:{Path(sys.executable).parent}:/usr/bin:/bin")
@@ -124,6 +120,14 @@ def test_a_submission_that_is_killed_while_it_sends_ends_in_each_run_queued_once
     assert_each_once(cluster)
     assert "nothing to submit" in cluster()
     assert_each_once(cluster)
+
+
+def test_who_cancels_after_a_kill_ends_also_what_was_not_noted(cluster: Cluster) -> None:
+    cluster.killed("after")
+    said = cluster("cancel", "mine.yaml")
+    assert "job 100: 2 runs, sent by a submission that was cut off, are known now" in said
+    assert "2 runs cancelled" in said
+    assert (cluster.bin / "cancelled").read_text().split() == ["--quiet", "100_0", "100_1"]
 
 
 def test_a_disk_that_is_full_when_jobs_are_to_be_noted_sends_none_twice(
