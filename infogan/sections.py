@@ -4,6 +4,8 @@ What a section accepts is known to its own dataclass: its fields' types are read
 `__post_init__`.
 """
 
+import io
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -19,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from shards.errors import UserError
 
 Plain = dict[str, Any]
+
+_SEXAGESIMAL = re.compile(r"\d:\d")
 
 BUILDERS: dict[Any, Callable[[Any, str], Any]] = {}
 """Types that more than their annotations are needed to build: each by a function of (value, path)."""
@@ -111,12 +115,36 @@ def expect(holds: bool, path: str, value: Any, rule: str) -> None:
 def read_yaml(path: Path) -> Plain:
     """A YAML file of ours, a mapping, with numbers such as 1e-4 read as numbers."""
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(path))
+        plain = OmegaConf.to_container(_loaded(path))
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError) as error:
         raise UserError(f"config {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(plain, dict):
         raise UserError(f"config {path}: must be a mapping of settings")
     return typing.cast(Plain, plain)
+
+
+def _loaded(path: Path) -> Any:
+    """A YAML file in which `4:00:00` is a word. YAML 1.1 has it for a number to the base of 60, 14400, which nobody
+    means and SLURM would take for minutes."""
+    text = path.read_text(encoding="utf-8")
+    root = yaml.compose(text, Loader=yaml.SafeLoader) if _SEXAGESIMAL.search(text) else None
+    if root is None or not _as_words(root, set()):
+        return OmegaConf.load(path)
+    return OmegaConf.load(io.StringIO(yaml.serialize(root)))
+
+
+def _as_words(node: yaml.Node, met: set[int]) -> bool:
+    """Make a word of each number that is written with a colon; whether there was one."""
+    if isinstance(node, yaml.ScalarNode):
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and ":" in node.value
+        node.tag, node.style = ("tag:yaml.org,2002:str", "'") if number else (node.tag, node.style)
+        return number
+    if id(node) in met:  # an alias may lead back to where it is
+        return False
+    met.add(id(node))
+    parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+    found = [_as_words(part, met) for part in parts]  # all of them
+    return any(found)
 
 
 def _join(path: str, key: Any) -> str:

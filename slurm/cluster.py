@@ -20,6 +20,15 @@ OURS = {
 }  # fmt: skip
 """What `sbatch:` may not say, and the key that says it, where there is one; the rest passes through."""
 
+BARRED = (
+    "cluster", "clusters", "gid", "help", "parsable", "quiet", "test-only", "uid", "usage", "version", "wait", "wrap",
+)  # fmt: skip
+"""Nor these: with them sbatch returns late, prints something else, or sends to where we do not ask, or for another."""
+
+_WHOLE = ("gpus", "ntasks")  # options of sbatch, though others of ours begin so
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*")
+
 
 @dataclass(frozen=True)
 class Preemption:
@@ -83,13 +92,44 @@ class Cluster:
         if self.memory_per_process is not None:
             megabytes(self.memory_per_process)
         for key in self.sbatch:
-            if (option := key.replace("_", "-")) in OURS:
-                instead = f": use {OURS[option]}" if OURS[option] else ""
-                raise ValueError(f"sbatch.{key}: is set by the sweep itself{instead}")
+            _check_option(key)
+        for key in self.environment:
+            if not _VARIABLE.fullmatch(key):
+                raise ValueError(f"environment.{key}: no name of a variable: letters, digits and _, no digit first")
+        self._check_lines()
+
+    def _check_lines(self) -> None:
+        """What becomes part of one line of the batch script must not begin another."""
+        lists = {"modules": self.modules, "srun": self.srun}
+        mappings = {"environment": self.environment, "sbatch": self.sbatch}
+        plain = {key: getattr(self, key) for key in ("partition", "account", "qos", "constraint", "scratch")}
+        places = [*plain.items()]
+        places += [(f"{name}.{number}", word) for name, words in lists.items() for number, word in enumerate(words)]
+        places += [(f"{name}.{key}", value) for name, values in mappings.items() for key, value in values.items()]
+        for place, value in places:
+            if value is not None and set(value) & set("\n\r\0"):
+                raise ValueError(f"{place}: {value!r}: must be one line; setup takes lines of shell")
 
     def but(self, **given: Any) -> "Cluster":
         """The same cluster with what is given, and is not None, in place of its own."""
         return replace(self, **{key: value for key, value in given.items() if value is not None})
+
+
+def _check_option(key: str) -> None:
+    """Raise ValueError unless `sbatch:` may say this."""
+    option = key.replace("_", "-")
+    if not _OPTION.fullmatch(key) or len(key) == 1:
+        raise ValueError(f"sbatch.{key}: must be an option's long name without dashes before it, such as exclude")
+    if option in OURS:
+        instead = f": use {OURS[option]}" if OURS[option] else ""
+        raise ValueError(f"sbatch.{key}: is set by the sweep itself{instead}")
+    if option in BARRED:
+        raise ValueError(
+            f"sbatch.{key}: changes what sbatch prints, when it returns or for whom it sends: leave it out"
+        )
+    for whole in (*OURS, *BARRED):  # sbatch takes the beginning of an option for it
+        if whole.startswith(option) and option not in _WHOLE:
+            raise ValueError(f"sbatch.{key}: sbatch would read it as {whole}: say the whole name of an option")
 
 
 def minutes(time: str) -> int:

@@ -20,7 +20,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
 from slurm import scheduler
-from slurm.attempts import Record
+from slurm.attempts import Attempt, Record
 from slurm.order import Order
 from slurm.supervisor import Ending, Signals, as_words, describe_affinity, supervise, with_caches
 
@@ -61,6 +61,7 @@ class Task:
         self.decides = self.rank == 0
         self.began = time.time()
         self.images, _ = order.progress()
+        self.again = "infogan sweep submit" if order.train else "infogan sweep evaluate"
 
     def run(self) -> None:
         """Train, then evaluate where that was asked for; a task that returns has done its part."""
@@ -170,7 +171,7 @@ class Task:
             return self._end(cause)
         last = "killed" if cause == "node failure" else cause
         if order.requeue == "none":
-            return self._end(last, f"{message} infogan sweep submit goes on with it".strip())
+            return self._end(last, f"{message} {self.again} goes on with it".strip())
         obstacle = self._obstacle(cause)
         if obstacle:
             return self._end(last, f"{obstacle}{f'; {message}' if last == 'killed' else ''}")
@@ -179,10 +180,10 @@ class Task:
             why = (
                 "SLURM requeues nothing after a time limit" if order.requeue == "slurm" else "no scontrol on this node"
             )
-            return self._end(cause, f"{why}: infogan sweep submit goes on with it")
+            return self._end(cause, f"{why}: {self.again} goes on with it")
         self._end(cause, message or ("left to SLURM to requeue" if by_slurm else ""), requeued=True)
         if refused := ("" if by_slurm else self._requeue()) or self._stays():
-            self._end(last, f"{refused}: infogan sweep submit goes on with it")
+            self._end(last, f"{refused}: {self.again} goes on with it")
 
     def _requeue(self) -> str:
         """Have SLURM put the job back; why it did not, in all the time that was left."""
@@ -227,31 +228,34 @@ class Task:
         near = ran > max(limit - self.order.notice_s - EARLY_S, limit / 4)
         return ("timed out" if near else "preempted"), False
 
-    def _timeouts(self) -> int:
-        return sum(attempt.outcome == "timed out" for attempt in self.record.attempts())
+    def _attempts(self) -> list[Attempt]:
+        """Those of this job's kind: what evaluations meet says nothing of training."""
+        kind = "train" if self.order.train else "evaluate"
+        return [attempt for attempt in self.record.attempts() if attempt.kind == kind]
 
     def _obstacle(self, cause: str) -> str:
         """Why it would be of no use, or is not wished, to go on; empty where it is."""
         order = self.order
-        if cause == "timed out" and self._timeouts() >= order.timeouts:
+        attempts = self._attempts()
+        limits = sum(attempt.outcome == "timed out" for attempt in attempts)
+        if cause == "timed out" and limits >= order.timeouts:
             return (
-                f"this was time limit {self._timeouts() + 1}, and preemption.timeouts allows {order.timeouts}: raise "
-                "time or timeouts, then infogan sweep submit"
+                f"this was time limit {limits + 1}, and preemption.timeouts allows {order.timeouts}: raise "
+                f"time or timeouts, then {self.again}"
             )
         images, _ = order.progress()
-        idle = [
-            attempt for attempt in self.record.attempts()[-NO_PROGRESS:-1] if attempt.images == attempt.images_after
-        ]
+        idle = [attempt for attempt in attempts[-NO_PROGRESS:-1] if attempt.images == attempt.images_after]
+        without = "a new checkpoint" if order.train else "a report"
         if cause == "preempted" or images != self.images or len(idle) < NO_PROGRESS - 1:
             return ""
         if cause == "node failure":
             return (
-                f"{NO_PROGRESS} attempts in a row ended without a new checkpoint, this one by a node's failure: "
-                "infogan sweep submit tries again"
+                f"{NO_PROGRESS} attempts in a row ended without {without}, this one by a node's failure: "
+                f"{self.again} tries again"
             )
         return (
-            f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without a "
-            "new checkpoint: raise time, then infogan sweep submit"
+            f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without "
+            f"{without}: raise time, then {self.again}"
         )
 
 

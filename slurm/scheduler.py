@@ -4,7 +4,10 @@ A squeue that does not answer says nothing about jobs, least of all that they ar
 nothing is said, and heartbeats and records have to tell.
 """
 
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from shards.errors import UserError
@@ -15,10 +18,31 @@ ENDED = {
 }  # fmt: skip
 """Words of accounting for a job that is over, once the queue does not hold it any more; others are on the way."""
 ANSWER_S = 60.0
+SLOW_S = 2.0
+"""After so long without an answer a user is told what is waited for."""
+
+_told: list[str] = []
 
 
 class NoAnswer(UserError):
     """SLURM could not be asked, or refused: which program, and why."""
+
+
+def require() -> None:
+    """Raise UserError where this machine has no SLURM."""
+    if shutil.which("srun") is None:
+        raise UserError("there is no SLURM on this machine (no srun): submit from a login node, or say --cluster local")
+
+
+def mine() -> dict[str, str]:
+    """The comments of all jobs of this user that wait or run, whatever they are for.
+
+    Raises NoAnswer where the queue cannot be asked.
+    """
+    # by number: a name would have to be looked up, and $USER may be wrong
+    said = _ask("squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%k")
+    lines = (line.split("|", 1) for line in said.splitlines() if "|" in line)
+    return {job.strip(): comment for job, comment in lines}
 
 
 def live(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -90,7 +114,7 @@ def cancel(jobs: Sequence[str]) -> None:
 def _ask(*command: str) -> str:
     """What one of SLURM's programs prints."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=True).stdout
+        return _answer(command)
     except FileNotFoundError:
         why = "not found on this machine"
     except subprocess.TimeoutExpired:
@@ -100,3 +124,25 @@ def _ask(*command: str) -> str:
     except OSError as error:
         why = str(error)
     raise NoAnswer(f"{command[0]}: {why}")
+
+
+def _answer(command: Sequence[str]) -> str:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            said, error = process.communicate(timeout=min(SLOW_S, ANSWER_S))
+        except subprocess.TimeoutExpired:
+            _tell_once(f"waiting for SLURM: {command[0]} has not answered yet, and has {ANSWER_S:g} s")
+            said, error = process.communicate(timeout=max(ANSWER_S - SLOW_S, 0))
+        finally:
+            process.kill()  # of no effect on one that has ended
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command, said, error)
+    return said
+
+
+def _tell_once(line: str) -> None:
+    """On stderr, since what is printed may be for machines; once, since one that is slow is so again and again."""
+    if not _told:
+        _told.append(line)
+        print(line, file=sys.stderr, flush=True)

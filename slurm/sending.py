@@ -1,7 +1,9 @@
 """What goes out: which runs stay and why, with which code the others go, and what a dry run shows of them."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shards.errors import UserError
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Code = Mapping[str, Snapshot]
 """The code that each run is sent with, by the run's id."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where a sweep's folder cannot come to stand."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(parent))
+    if not there.is_dir():
+        raise UserError(f"sweep {folder}: {there} is no folder; say --out FOLDER, or remove it")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"sweep {folder}: the folder {there} may not be written; say --out FOLDER")
 
 
 def why_not(sweep: Sweep, asked: Sequence[str], sending: Sequence[Run]) -> list[str]:
@@ -45,15 +56,34 @@ def code_of(sweep: Sweep, sending: Sequence[Run], choice: str | None) -> dict[st
         fresh = snapshot.take(sweep.folder) if len(begun) < len(sending) else None
         return {run.id: found[begun[run.id]] if run.id in begun else _known(fresh) for run in sending}
     now = snapshot.take(sweep.folder)
-    others = [(run, digest) for run, digest in begun.items() if digest != now.digest]
-    if others and choice is None:
-        files = snapshot.differing(sweep.folder / "code" / others[0][1], now.folder)
-        raise UserError(
-            f"sweep {sweep.name}: the code has changed since {len(others)} of these runs began "
-            f"({', '.join(files[:3])}{' and others' if len(files) > 3 else ''}): --code kept goes on with the code of "
-            "each, --code new with the code as it is now"
-        )
+    if choice is None:
+        _refuse_other_code(sweep, begun, now.digest)
     return dict.fromkeys((run.id for run in sending), now)
+
+
+def check_code(sweep: Sweep, sending: Sequence[Run], choice: str | None) -> None:
+    """What `code_of` refuses, without a snapshot of the code as it is."""
+    begun = _begun(sweep, sending)
+    if choice == "kept":
+        for digest in dict.fromkeys(begun.values()):
+            snapshot.kept(sweep.folder, digest)
+    elif choice is None and begun:
+        _refuse_other_code(sweep, begun, snapshot.digest_now(sweep.folder))
+
+
+def _refuse_other_code(sweep: Sweep, begun: Mapping[str, str], now: str) -> None:
+    others = [digest for digest in begun.values() if digest != now]
+    if not others:
+        return
+    before, after = (sweep.folder / "code" / digest for digest in (others[0], now))
+    changed = f"sweep {sweep.name}: the code has changed since {len(others)} of these runs began"
+    if not before.is_dir():
+        raise UserError(f"{changed}, and {before}, which they began with, is gone: --code new takes it as it is now")
+    files = snapshot.differing(before, after) if after.is_dir() else []
+    named = f" ({', '.join(files[:3])}{' and others' if len(files) > 3 else ''})" if files else ""
+    raise UserError(
+        f"{changed}{named}: --code kept goes on with the code of each, --code new with the code as it is now"
+    )
 
 
 def _known(fresh: Snapshot | None) -> Snapshot:

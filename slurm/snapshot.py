@@ -9,7 +9,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -35,15 +35,9 @@ class Snapshot:
 
 def take(sweep: Path) -> Snapshot:
     """Copy the code of this process into the sweep, unless the very same stands there already."""
-    root = Path(infogan.__file__).resolve().parent.parent
-    own = sweep.resolve()
-    files = {name: path for name, path in _files(root) if not path.is_relative_to(own)}
-    loaded = [Path(plugin.file) for plugin in plugins.known()]
-    named = [f"plugins/{number}/{path.name}" for number, path in enumerate(loaded)]
-    files |= dict(zip(named, loaded, strict=True))
-    contents = {path: source.read_bytes() for path, source in sorted(files.items())}  # once: an editor may be at work
-    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:DIGEST_LENGTH]
+    root = _root()
+    contents, named = _contents(sweep)
+    digest = _digest(contents)
     target = sweep / "code" / digest
     if not target.is_dir():
         with atomic.folder(target) as beside:
@@ -53,6 +47,30 @@ def take(sweep: Path) -> Snapshot:
             about = json.dumps({"digest": digest, **_about(root)}, indent=1)
             (beside / CODE_FILE).write_text(about, encoding="utf-8")
     return Snapshot(digest, target.absolute(), tuple(str(target.absolute() / name) for name in named))
+
+
+def digest_now(sweep: Path) -> str:
+    """What the digest of a snapshot would be."""
+    return _digest(_contents(sweep)[0])
+
+
+def _root() -> Path:
+    return Path(infogan.__file__).resolve().parent.parent
+
+
+def _contents(sweep: Path) -> tuple[dict[str, bytes], list[str]]:
+    """The files of a snapshot, and which of them are plugins, in the order in which they are loaded."""
+    own = sweep.resolve()
+    files = {name: path for name, path in _files(_root()) if not path.is_relative_to(own)}
+    loaded = [Path(plugin.file) for plugin in plugins.known()]
+    named = [f"plugins/{number}/{path.name}" for number, path in enumerate(loaded)]
+    files |= dict(zip(named, loaded, strict=True))
+    return {path: source.read_bytes() for path, source in sorted(files.items())}, named  # once: it may be edited
+
+
+def _digest(contents: Mapping[str, bytes]) -> str:
+    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def kept(sweep: Path, digest: str) -> Snapshot:

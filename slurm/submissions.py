@@ -1,15 +1,15 @@
 """What was sent, by whom and with which code: one file per submission, `submissions/<time>-<host>-<pid>.json`.
 
-It is written before anything is sent and says what is about to be; the ids of jobs are added as SLURM gives them. So
-two that submit at once see each other, and one that is interrupted forgets no job.
+It is written before anything is sent and says what is about to be, array by array; the ids of jobs are added as SLURM
+gives them. So two that submit at once see each other, and the jobs of one that was killed can be told (`slurm.strays`).
 """
 
 import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 from infogan.lease import Holder
 from shards import atomic
 from shards.errors import UserError
+
+Entry = dict[str, Any]
 
 FOLDER = "submissions"
 FRESH_S = 300.0
@@ -33,18 +35,46 @@ class Submission:
     code: dict[str, str]
 
 
-def submissions(sweep: Path) -> list[dict[str, Any]]:
-    """Every submission so far, oldest first: `time`, `holder`, `open` (under way, or cut off), `kind` (train or
-    evaluate), `cluster`, and by run: `code`, for what was to be sent, and `jobs`, for what was."""
-    return [entry for _, entry in _read(sweep / FOLDER)]
+def submissions(sweep: Path) -> list[Entry]:
+    """Every submission so far, oldest first: `name`, `time`, `holder`, `open` (under way, or cut off), `kind` (train or
+    evaluate), `cluster`, `arrays` (the runs of each job array, in its order, from before it was sent), and by run:
+    `code`, for what was to be sent, and `jobs`, for what was. Files that `damaged` names are left out."""
+    return [entry for _, entry in _read(sweep / FOLDER)[0]]
 
 
-def _read(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    found = []
-    for path in folder.glob("*.json"):
-        with suppress(FileNotFoundError):  # of one that has sent nothing after all
-            found.append((path, json.loads(path.read_bytes())))
-    return sorted(found, key=lambda pair: float(pair[1]["time"]))
+def damaged(sweep: Path) -> list[str]:
+    """A line for each file of a submission that cannot be read. The jobs that it told of are not known then."""
+    return [
+        f"{path}: damaged: jobs that it told of are not known; remove it, and infogan sweep submit asks SLURM for them"
+        for path in _read(sweep / FOLDER)[1]
+    ]
+
+
+def refuse_damaged(sweep: Path) -> None:
+    """Raise UserError where a file of a submission cannot be read: what it told of would be sent again."""
+    for line in damaged(sweep):
+        raise UserError(line)
+
+
+def _read(folder: Path) -> tuple[list[tuple[Path, Entry]], list[Path]]:
+    """The submissions of a folder, oldest first, and the files that hold none."""
+    found, torn = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append((path, {"name": path.stem, **_checked(json.loads(path.read_bytes()))}))
+        except FileNotFoundError:  # of one that has sent nothing after all
+            continue
+        except (ValueError, KeyError, TypeError, AttributeError):
+            torn.append(path)
+    return sorted(found, key=lambda pair: float(pair[1]["time"])), torn
+
+
+def _checked(entry: Entry) -> Entry:
+    """What a file says; an error of any kind where that is no submission."""
+    float(entry["time"]), Holder(**entry["holder"]), entry["open"], entry["cluster"]
+    if not entry["jobs"].keys() <= entry["code"].keys() or (entry["jobs"] and not entry["kind"]):
+        raise ValueError("jobs of nothing that was to be sent")
+    return {"arrays": [], **entry}  # which older ones do not tell
 
 
 def newest(sweep: Path) -> Submission:
@@ -64,17 +94,21 @@ class Turn:
         now = time.time()
         stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}"
         self._path = sweep / FOLDER / f"{stamp}-{atomic.HOST}-{os.getpid()}.json"  # nobody else's
-        self._facts: dict[str, Any] = {
+        self._facts: Entry = {
             "format": 1, "time": now, "holder": asdict(Holder.current()), "open": True,
-            "kind": "", "cluster": "", "code": {}, "jobs": {},
+            "kind": "", "cluster": "", "code": {}, "arrays": [], "jobs": {},
         }  # fmt: skip
-        self.cut_off = ""
-        """Who was killed while sending, if the submission before was; jobs of it may be unknown here."""
 
     def intend(self, *, kind: str, cluster: str, code: Mapping[str, str]) -> None:
         """Write down what is about to be sent: `code`, by run."""
         self._facts |= {"kind": kind, "cluster": cluster, "code": dict(code)}
         self._write()
+
+    def array(self, runs: Sequence[str]) -> tuple[str, int]:
+        """Write down which job array is sent next; the submission and the number by which it can be told."""
+        self._facts["arrays"].append(list(runs))
+        self._write()
+        return self._path.stem, len(self._facts["arrays"]) - 1
 
     def note(self, jobs: Mapping[str, str]) -> None:
         """Write down what was sent: job ids by run."""
@@ -88,7 +122,8 @@ class Turn:
         """
         self._write()
         written = self._path.stat().st_mtime
-        others = [pair for pair in _read(self._path.parent) if pair[0] != self._path]
+        refuse_damaged(self._path.parent.parent)
+        others = [pair for pair in _read(self._path.parent)[0] if pair[0] != self._path]
         for path, entry in others:
             holder = Holder(**entry["holder"])
             gone = not entry["open"] or holder.gone(Holder.current())
@@ -99,19 +134,24 @@ class Turn:
                     f"sweep {self._path.parent.parent}: {holder} is submitting just now: wait for it, then run the "
                     "same command again"
                 )
-            cut_off = entry["open"] and entry["code"].keys() != entry["jobs"].keys()
-            self.cut_off = str(holder) if cut_off else ""  # of the newest
 
     def end(self) -> None:
         """Let others submit: all that was meant to be sent is sent."""
         self._facts["open"] = False
-        if self._facts["jobs"]:
+        if self._facts["jobs"] or self._facts["arrays"]:  # SLURM may have those whose ids it has not told
             self._write()
         else:
             self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         atomic.write_json(self._path, self._facts)
+
+
+def note_later(sweep: Path, submission: str, jobs: Mapping[str, str]) -> None:
+    """Write down what a submission has sent that ended before it could."""
+    path = sweep / FOLDER / f"{submission}.json"
+    entry = _checked(json.loads(path.read_bytes()))
+    atomic.write_json(path, {**entry, "open": False, "jobs": {**entry["jobs"], **jobs}})
 
 
 @contextmanager
@@ -131,15 +171,25 @@ def turn(sweep: Path) -> Iterator[Turn]:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """What tells this process to end while the block runs takes effect after it, and spares the programs that it starts
-    altogether: they inherit what is blocked. Another thread may receive the signal, so it is handled as well."""
+    altogether: they inherit what is blocked. Another thread may receive the signal, so it is handled as well. What is
+    ignored, as nohup has it, stays so."""
     came: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in _HELD}
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    held = [number for number in _HELD if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    handlers = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in held}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        _raise(list(dict.fromkeys(came)))
+
+
+def _raise(numbers: Sequence[int]) -> None:
+    """Take signals one after another, also where the first raises an exception."""
+    if numbers:
+        try:
+            signal.raise_signal(numbers[0])
+        finally:
+            _raise(numbers[1:])

@@ -1,23 +1,39 @@
 """Sending runs: submitit job arrays of what is alike, cut to the size that SLURM takes, `parallel` runs at once."""
 
+import io
+import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shards.errors import UserError
 from slurm import scheduler
 from slurm.cluster import Cluster
 from slurm.order import Needs, Order, environment, needs
 from slurm.snapshot import Snapshot
+from slurm.strays import mark
 from slurm.submissions import Turn, uninterrupted
 from slurm.sweep import Run, Sweep
 
+if TYPE_CHECKING:
+    from submitit.slurm.slurm import SlurmExecutor
+
+    from slurm.job import TrainingJob
+
 Say = Callable[[str], None]
 USUAL_ARRAY = 1000  # where SLURM cannot be asked: its default
+SENDING_S = 300.0  # that one call of sbatch may take, which tries again for two minutes where SLURM is busy
+OVERRULING = (
+    "ARRAY_INX", "COMMENT", "ERROR", "JOB_NAME", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "TIMELIMIT",
+    "WAIT",
+)  # fmt: skip
+"""What a user's environment says by SBATCH_... to sbatch against our script, and may not."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +75,8 @@ def _shares(whole: int, most: Sequence[int]) -> list[int]:
     return shares
 
 
-def parameters(batch: Batch, cluster: Cluster, name: str, after: str | None) -> dict[str, Any]:
-    """What submitit is told of a batch, in the words of its SlurmExecutor."""
+def parameters(batch: Batch, cluster: Cluster, name: str, after: str | None, comment: str) -> dict[str, Any]:
+    """What submitit is told of a batch, in the words of its SlurmExecutor. `comment`: by which its jobs are found."""
     taken, preemption = batch.needs, cluster.preemption
     more: dict[str, Any] = {"requeue": True} if preemption.requeue != "none" else {"no-requeue": True}
     if preemption.signal != "USR2":  # TERM comes by itself at the end; asked for, it comes with notice
@@ -68,6 +84,7 @@ def parameters(batch: Batch, cluster: Cluster, name: str, after: str | None) -> 
     if after is not None:
         more["dependency"] = f"afterany:{after}"
     more |= {key.replace("_", "-"): value if value != "" else True for key, value in cluster.sbatch.items()}
+    more["comment"] = "; ".join(filter(None, (cluster.sbatch.get("comment"), comment)))
     told = {
         "job_name": name,
         "time": taken.minutes,
@@ -113,7 +130,7 @@ def script(sweep: Sweep, batch: Batch, cluster: Cluster) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
     after = "JOB-OF-AN-EARLIER-ARRAY" if batch.after is not None else None
-    told = parameters(batch, cluster, job_name(sweep), after)
+    told = parameters(batch, cluster, job_name(sweep), after, mark(sweep.folder, "SUBMISSION", 0))
     folder = jobs_folder(sweep)
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     count = len(batch.runs) if len(batch.runs) > 1 else None
@@ -131,6 +148,8 @@ def jobs_folder(sweep: Sweep) -> Path:
     folder = sweep.folder.absolute() / "jobs"
     if "%" in str(folder) or "\\" in str(folder):
         raise UserError(f"sweep {folder.parent}: SLURM reads % and \\ in a path as a pattern: say --out FOLDER without")
+    if not str(folder).isprintable():
+        raise UserError(f"sweep {str(folder.parent)!r}: must have no line break in its path: say --out FOLDER without")
     return folder
 
 
@@ -152,35 +171,79 @@ def send(
 ) -> None:
     """Submit jobs for these runs, and note each array as soon as it is sent. `code`: by run.
 
-    Raises UserError with SLURM's own words where it refuses.
+    Raises Refused with SLURM's own words where it refuses.
     """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.slurm.slurm import SlurmExecutor
 
     from slurm.job import TrainingJob
 
+    scheduler.require()
     folder = jobs_folder(sweep)
     folder.mkdir(parents=True, exist_ok=True)
     sent: list[str] = []
     for batch in batches(runs, cluster, code):
-        try:
-            executor = SlurmExecutor(folder=folder, max_num_timeout=cluster.preemption.timeouts)
-        except RuntimeError:
-            raise UserError(
-                "there is no SLURM on this machine (no srun): submit from a login node, or say --cluster local"
-            ) from None
+        executor = SlurmExecutor(folder=folder, max_num_timeout=cluster.preemption.timeouts)
         after = sent[batch.after] if batch.after is not None else None
-        executor.update_parameters(**parameters(batch, cluster, job_name(sweep), after))
+        comment = mark(sweep.folder, *turn.array([run.id for run in batch.runs]))
+        executor.update_parameters(**parameters(batch, cluster, job_name(sweep), after, comment))
         try:
             with uninterrupted():
-                with executor.batch():
-                    jobs = [executor.submit(TrainingJob(order(run))) for run in batch.runs]
-                turn.note({run.id: job.job_id for run, job in zip(batch.runs, jobs, strict=True)})
-        except (FailedJobError, FailedSubmissionError) as error:
+                jobs = _submitted(executor, [TrainingJob(order(run)) for run in batch.runs])
+                turn.note({run.id: job for run, job in zip(batch.runs, jobs, strict=True)})
+        except Refused as error:
             before = f"; sent before: job {', '.join(sent)}" if sent else ""
-            raise UserError(f"SLURM refused the jobs: {' '.join(str(error).split())}{before}") from None
-        sent.append(jobs[0].job_id.partition("_")[0])
+            raise UserError(f"{error}{before}") from None
+        sent.append(jobs[0].partition("_")[0])
         say(
             f"job {sent[-1]}: {len(batch.runs)} runs on {batch.needs.nodes} x {batch.needs.processes} processes each, "
             f"at most {batch.parallel} at once"
         )
+
+
+class Refused(UserError):
+    """An array was not sent, or nobody knows whether it was."""
+
+
+def _submitted(executor: "SlurmExecutor", work: "Sequence[TrainingJob]") -> list[str]:
+    """Send one array, or a single job; the ids of its jobs."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        # what sbatch says on stderr submitit both prints and raises
+        with _for_at_most(SENDING_S), _by_the_script_alone(), redirect_stderr(io.StringIO()), executor.batch():
+            jobs = [executor.submit(one) for one in work]
+        return [job.job_id for job in jobs]
+    except (FailedJobError, FailedSubmissionError, TimeoutError) as error:
+        if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+            why = f"sbatch has not answered in {SENDING_S:g} s"
+        elif isinstance(error, FailedSubmissionError):  # it ended well
+            why = f"sbatch has told no number of a job: {str(error).splitlines()[0]}"
+        else:
+            raise Refused(f"SLURM refused the jobs: {' '.join(str(error).split())}") from None
+        raise Refused(f"{why}: run the same command again, which asks SLURM whether it has the jobs") from None
+
+
+@contextmanager
+def _for_at_most(seconds: float) -> Iterator[None]:
+    """Have a TimeoutError raised in the block when that time is over, upon which submitit ends sbatch."""
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _by_the_script_alone() -> Iterator[None]:
+    """Hide from sbatch what it would believe more than the batch script."""
+    hidden = {name: os.environ.pop(name) for word in OVERRULING if (name := f"SBATCH_{word}") in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -155,6 +155,20 @@ def test_a_run_that_makes_no_progress_between_time_limits_ends_and_says_so(stopp
     assert "3 attempts in a row ended at their time limit of 60 minutes without a new checkpoint" in end["message"]
 
 
+def test_time_limits_of_training_and_of_evaluation_are_counted_apart(stopped: Callable[..., Any]) -> None:
+    for time_limit in range(3):
+        place, _ = stopped(RUNNING, ran_s=3500, images=80 * (1 + time_limit), timeouts=3)
+        assert place.requeued == 1
+    evaluates = {"train": False, "evaluate": (), "timeouts": 3, "images": 240}
+    assert [stopped(RUNNING, ran_s=3500, **evaluates)[0].requeued for _ in range(2)] == [1, 1]
+    place, end = stopped(RUNNING, ran_s=3500, **evaluates)
+    assert (place.requeued, end["outcome"]) == (0, "timed out")
+    assert "3 attempts in a row ended at their time limit of 60 minutes without a report" in end["message"]
+    assert end["message"].endswith("raise time, then infogan sweep evaluate")
+    _, end = stopped(RUNNING, ran_s=3500, timeouts=3, images=320)
+    assert "this was time limit 4, and preemption.timeouts allows 3" in end["message"]
+
+
 def test_a_run_one_of_whose_ranks_was_killed_is_not_put_back(tmp_path: Path, stopped: Callable[..., Any]) -> None:
     """srun sends SIGTERM to the other ranks then, as a preemption does."""
     Record(tmp_path, "abc").fail_alone(1, "node1", "7_0", 0, "rank 1: the training process was ended by SIGKILL")

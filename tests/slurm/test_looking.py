@@ -316,7 +316,7 @@ def test_where_the_queue_does_not_answer_nothing_is_sent_or_cancelled_and_status
     told = infogan("status", made.folder)
     assert told.count("SLURM does not answer (squeue: Unable to contact slurm controller)") == 1
     assert json.loads(infogan("status", made.folder, "--json"))["slurm"].startswith("squeue: ")
-    from slurm.verbs import _to_send
+    from slurm.verbs_send import _to_send
 
     with pytest.raises(UserError, match=r"^SLURM does not answer \(squeue: Unable .*\): nothing was sent; try again"):
         _to_send(made, ())
@@ -353,7 +353,7 @@ def test_cancelling_reaches_waiting_runs_evaluations_and_runs_that_left_the_swee
     living = ["5_1|RUNNING|None", "7_0|PENDING|Priority", "7_1|RUNNING|None", "9|PENDING|Priority"]
     slurm.says("squeue", *living)
     assert state(made) == ["queued", "starting", "evaluating"]
-    from slurm.verbs import _to_send
+    from slurm.verbs_send import _to_send
 
     runner = CliRunner()
     with runner.isolation() as outputs:
@@ -455,7 +455,7 @@ def test_waiting_for_a_sweep_looks_once_per_round_and_tells_scripts_how_it_went(
         rounds.append(seconds)
         slurm.says("squeue")
 
-    monkeypatch.setattr("slurm.verbs.time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr("slurm.verbs_look.time", SimpleNamespace(sleep=pause))
     for words in (["--wait"], ["--watch", "--every", "7"]):
         slurm.says("squeue", "7_0|PENDING|Priority")
         infogan("status", made.folder, *words)
@@ -494,7 +494,7 @@ def test_what_is_trained_and_has_no_report_is_evaluated_once(
     Path("mine.yaml").write_text("base: paper/mnist\nevaluate: {when: run, samples: 20}\ncluster: slurm_cpu\n")
     delivered: list[list[str]] = []
     monkeypatch.setattr(
-        "slurm.verbs._deliver", lambda sweep, runs, *rest, **more: delivered.append([r.id for r in runs])
+        "slurm.verbs_send._deliver", lambda sweep, runs, *rest, **more: delivered.append([r.id for r in runs])
     )
     monkeypatch.setattr("slurm.snapshot.take", lambda folder: None)
     trained = made.runs[:2]

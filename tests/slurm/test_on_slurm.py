@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -204,3 +205,41 @@ def test_fewer_cpus_than_asked_for_are_refused(cluster_lab: Any) -> None:
     lab.wait(sweep, lambda runs: all(run["state"] == "failed" for run in runs.values()))
     (run,) = lab.status(sweep).values()
     assert f"8 CPUs per process were asked for and this one may use {len(os.sched_getaffinity(0))}" in run["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_submission_killed_between_sbatch_and_its_note_sends_nothing_twice(cluster_lab: Any) -> None:
+    lab = cluster_lab
+    tools = lab.folder / "tools"
+    tools.mkdir()
+    real = subprocess.check_output(["which", "sbatch"], text=True).strip()
+    (tools / "sbatch").write_text(f'#!/bin/sh\n{real} "$@" && kill -KILL $PPID\n')
+    (tools / "sbatch").chmod(0o755)
+    sweep, cluster = lab.sweep("cut", fixed={"stop": "10 updates"}, seeds=3), lab.cluster("cut")
+    lab.environment["PATH"] = f"{tools}:{os.environ['PATH']}"
+    lab("sweep", "submit", sweep, "--cluster", cluster, code=-signal.SIGKILL)
+    lab.environment["PATH"] = os.environ["PATH"]
+    said = lab("sweep", "submit", sweep, "--cluster", cluster)
+    assert "3 runs, sent by a submission that was cut off, are known now" in said
+    assert "nothing to submit" in said
+    lab.wait(sweep, finished)
+    assert [len(lab.attempts(sweep, name)) for name in lab.states(sweep)] == [1, 1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_jobs_of_a_folder_that_was_removed_are_found_in_the_queue(cluster_lab: Any) -> None:
+    lab = cluster_lab
+    sweep, cluster = (
+        lab.sweep("lost", fixed={"stop": "10 updates"}, seeds=2),
+        lab.cluster("lost", sbatch={"hold": True}),
+    )
+    assert "2 runs sent" in lab("sweep", "submit", sweep, "--cluster", cluster)
+    shutil.rmtree(lab.folder / "sweeps" / "lost")
+    said = lab("sweep", "submit", sweep, "--cluster", cluster, code=2)
+    number = said.partition("nothing was sent; scancel ")[2].split()[0]
+    environment = {**os.environ, **lab.environment}
+    subprocess.run(["scancel", number], env=environment, check=True)
+    assert "2 runs sent" in lab("sweep", "submit", sweep, "--cluster", cluster)
+    assert "2 runs cancelled" in lab("sweep", "cancel", sweep)

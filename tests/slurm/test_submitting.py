@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +51,6 @@ def test_of_two_submissions_at_once_one_is_refused(tmp_path: Path) -> None:
             pass
         first.note({"b": "8_0"})
     with submissions.turn(tmp_path) as second:
-        assert second.cut_off == ""
         second.intend(kind="train", cluster="c", code={"a": "2"})
         second.note({"a": "9"})
     found = submissions.newest(tmp_path)
@@ -78,16 +78,13 @@ with submissions.turn(Path(sys.argv[1])) as turn:
 """
 
 
-def test_a_submission_that_was_killed_is_told_and_stops_nobody(tmp_path: Path) -> None:
+def test_a_submission_that_was_killed_stops_nobody(tmp_path: Path) -> None:
     killed = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
     assert killed.wait() == -signal.SIGKILL
     with submissions.turn(tmp_path) as turn:
-        assert turn.cut_off.startswith(f"process {killed.pid} on ")
         turn.intend(kind="train", cluster="c", code={"b": "1"})
         turn.note({"b": "8"})
     assert submissions.newest(tmp_path).jobs == {"a": "7_0", "b": "8"}
-    with submissions.turn(tmp_path) as turn:
-        assert turn.cut_off == ""  # said once
 
 
 @pytest.mark.parametrize(("age", "refused"), [(0, True), (400, False)])
@@ -100,8 +97,8 @@ def test_a_submission_of_another_machine_counts_while_it_is_fresh(tmp_path: Path
         with pytest.raises(UserError, match="on elsewhere is submitting"), submissions.turn(tmp_path):
             pass
     else:
-        with submissions.turn(tmp_path) as other:
-            assert other.cut_off.endswith("on elsewhere")
+        with submissions.turn(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -119,6 +116,30 @@ def test_a_signal_between_sending_and_noting_waits_and_spares_the_program_that_s
         assert came == [number]
     finally:
         signal.signal(number, before)
+
+
+def test_every_signal_between_sending_and_noting_arrives_and_what_is_ignored_stays_so() -> None:
+    came: list[int] = []
+
+    def ends(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, ends)
+        signal.signal(signal.SIGTERM, ends)
+        with pytest.raises(KeyboardInterrupt), submissions.uninterrupted():
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert came == []
+        assert sorted(came) == [signal.SIGINT, signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ---- code ------------------------------------------------------------------------------------------------------
@@ -157,6 +178,11 @@ def test_each_run_goes_on_with_the_code_that_it_was_sent_with(tmp_path: Path, co
     code("one = 3\n")
     with pytest.raises(UserError, match=r"changed since 2 of these runs began \(infogan/__init__.py\)"):
         sending.code_of(sweep, runs, None)
+    with pytest.raises(UserError, match="changed since 2 of these runs began"):
+        sending.check_code(sweep, runs, None)
+    for choice in ("kept", "new"):
+        sending.check_code(sweep, runs, choice)
+    sending.check_code(sweep, runs[2:], None)
     fresh = snapshot.take(sweep.folder)
     assert sending.code_of(sweep, runs, "kept") == {"a": first, "b": second, "c": fresh}
     assert sending.code_of(sweep, runs, "new") == dict.fromkeys("abc", fresh)
@@ -164,6 +190,14 @@ def test_each_run_goes_on_with_the_code_that_it_was_sent_with(tmp_path: Path, co
     code("one = 4\n")
     sending.code_of(sweep, runs[:2], "kept")
     assert len(list((sweep.folder / "code").iterdir())) == 3  # where no run needs it, none is taken of the present code
+    sending.check_code(sweep, runs, "new")
+    assert len(list((sweep.folder / "code").iterdir())) == 3
+    shutil.rmtree(first.folder)
+    for check in (sending.check_code, sending.code_of):
+        with pytest.raises(UserError, match=r"/code/.*, which they began with, is gone: --code new takes it as it is"):
+            check(sweep, runs, None)
+        with pytest.raises(UserError, match="is gone; say --code new"):
+            check(sweep, runs, "kept")
 
 
 def test_the_commit_of_a_project_that_we_are_installed_in_is_not_ours(
@@ -305,6 +339,22 @@ def test_time_partition_and_parallel_may_be_said_on_the_command_line(desk: Desk)
 def test_a_path_that_slurm_reads_as_a_pattern_is_refused(desk: Desk) -> None:
     said = desk("--dry-run", "--cluster", "slurm_cpu", "--out", "50%j", code=2)
     assert "SLURM reads % and \\ in a path as a pattern: say --out FOLDER without" in said
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_folder_that_cannot_be_made_and_a_run_that_lives_are_refused_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, dry: list[str]
+) -> None:
+    (desk.folder / "file").touch()
+    for out in ("file", "file/sweep"):
+        assert desk("--out", out, *dry, code=2).startswith(f"sweep {out}: {desk.folder}/file is no folder; say --out")
+    with monkeypatch.context() as read_only:  # root may write all that is no file system of this kind
+        read_only.setattr(sending.os, "access", lambda path, mode: path != desk.folder)
+        said = desk("--out", "new/sweep", *dry, code=2)
+        assert said == f"sweep new/sweep: the folder {desk.folder} may not be written; say --out FOLDER"
+    for state in ("running", "queued", "evaluating"):
+        assert f"{state}: such runs are under way" in desk("--rerun", state, *dry, code=2)
+    assert not (desk.folder / "sweeps").exists()
 
 
 @pytest.mark.parametrize(
