@@ -37,7 +37,7 @@ def expand(spec: Spec) -> list[tuple[Run, RunConfig]]:
             config = settings.load(spec.base, overrides([*spec.fixed.items(), *values.items()])).config
         except UserError as error:
             raise UserError(f"sweep {spec.path}: the run with {cut(described(values))}: {error}") from None
-        config = replace(config, data=replace(config.data, path=_absolute(config.data.path)))
+        config = _anywhere(config)
         whole = digest(config)
         name = f"{whole[:ID_LENGTH]}-{hashlib.sha256(_text(config).encode()).hexdigest()[:12]}.yaml"
         run = Run(whole[:ID_LENGTH], values, spec.shape_of(values), whole, str(config.stop), name)
@@ -74,9 +74,14 @@ def _same(first: Values, second: Values) -> str:
     )
 
 
-def _absolute(path: str) -> str:
-    """Jobs start in another folder, on another machine."""
-    return path if not path or "://" in path else str(Path(path).absolute())
+def _anywhere(config: RunConfig) -> RunConfig:
+    """The config with whole paths: jobs start in another folder, on another machine."""
+    path, deepspeed = config.data.path, config.deepspeed
+    if path and "://" not in path:
+        path = str(Path(path).absolute())
+    if deepspeed is not None and Path(deepspeed).is_file():  # else it is the name of one of ours
+        deepspeed = str(Path(deepspeed).absolute())
+    return replace(config, data=replace(config.data, path=path), deepspeed=deepspeed)
 
 
 def most_files(config: RunConfig) -> int | None:

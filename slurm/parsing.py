@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Values = dict[str, Any]
@@ -76,9 +77,10 @@ def whole(place: str, value: Any, least: int) -> int:
     return value
 
 
-def name(value: str, told: bool) -> str:
-    """A sweep's name, which is a folder's and a job's; `told`: it is the file's own word."""
-    instead = "" if told else "; say name: NAME in the file"
+def name(told: Any, path: Path) -> str:
+    """A sweep's name, which is a folder's and a job's: as its file says, or the file's own."""
+    value = path.stem if told is None else str(told)
+    instead = "; say name: NAME in the file" if told is None else ""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
         raise ValueError(f"name: {shown(value)}: must be letters, digits, _, . and -{instead}")
     if len(value) > SHOWN:

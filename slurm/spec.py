@@ -190,7 +190,7 @@ def _parse(path: Path, plain: Values) -> Spec:
     return Spec(
         path=path,
         base=str(beside) if beside.is_file() else plain["base"],
-        name=parsing.name(str(plain.get("name", path.stem)), "name" in plain),
+        name=parsing.name(plain.get("name"), path),
         fixed=fixed,
         grid=grid,
         zipped=zipped,

@@ -289,3 +289,18 @@ def test_the_number_of_files_of_a_run_is_bounded(tmp_path: Path) -> None:
     ((_, config),) = expanding.expand(load(tmp_path, "base: paper/mnist\n"))
     assert expanding.most_files(config) == 12 * 4 + 4 * 6 + 11
     assert math.isfinite(config.images.every_kimg)
+
+
+def test_paths_of_a_config_are_whole_since_jobs_start_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text('{"zero_optimization": {"stage": 1}}')
+    text = "base: paper/mnist\nfixed: {{data.path: here, deepspeed: {deepspeed}}}\n"
+    for deepspeed, expected in (("mine.json", str(tmp_path / "mine.json")), ("zero2", "zero2")):
+        ((_, config),) = expanding.expand(load(tmp_path, text.format(deepspeed=deepspeed)))
+        assert (config.data.path, config.deepspeed) == (str(tmp_path / "here"), expected)
+
+
+def test_a_name_that_is_left_open_is_the_files(tmp_path: Path) -> None:
+    assert load(tmp_path, "base: paper/mnist\nname: null\n").name == "sweep"
