@@ -111,13 +111,14 @@ def submit_command(
 @out_option
 def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
     """Evaluate, as jobs of their own, the trained runs without the report that SPEC asks for."""
-    from slurm import snapshot, status, submissions
+    from slurm import checks, expand, snapshot, status, submissions
     from slurm import spec as specs
     from slurm import sweep as sweeps
     from slurm.states import LIVE
 
     wanted = specs.load(spec)
     where = _cluster(cluster or wanted.cluster, spec)
+    checks.check_made(wanted, [config for _, config in expand.expand(wanted)])
     folder = sweeps.folder_of(wanted, out)
     sweeps.read(folder)  # where there is no sweep, there is no turn to take
     with submissions.turn(folder) as turn:

@@ -546,3 +546,10 @@ def test_what_an_environment_says_of_caches_holds() -> None:
     found = with_caches({"TRITON_CACHE_DIR": "/mine", "FAST": "/fast"}, "$FAST/caches")
     assert found["TRITON_CACHE_DIR"] == "/mine"
     assert found["TORCHINDUCTOR_CACHE_DIR"].startswith("/fast/caches/infogan-caches-")
+
+
+def test_evaluations_that_every_job_would_refuse_are_not_sent(desk: Desk) -> None:
+    desk()
+    desk.spec(stop="40 updates", more="evaluate: {weights: nowhere.pth}")
+    ended = CliRunner().invoke(sweep_group, ["evaluate", "mine.yaml", "--cluster", "local"])
+    assert "evaluate.weights: nowhere.pth: no such file" in str(ended.exception)
