@@ -254,6 +254,7 @@ class Trainer:
         return replace(self._judged, origin=origin)
 
     def _note_score(self, score: Score) -> None:
-        if self.best is None or score.better_than(self.best["value"]):
+        # numbers of two metrics cannot be held against each other: the one that there is now goes on
+        if self.best is None or self.best["metric"] != score.metric or score.better_than(self.best["value"]):
             folder = checkpoints.folder_name(self.images)
             self.best = {"folder": folder, "metric": score.metric, "value": score.value}

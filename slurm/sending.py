@@ -1,11 +1,16 @@
 """What goes out: which runs stay and why, with which code the others go, and what a dry run shows of them."""
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from infogan.sections import read_yaml
+from shards import atomic
 from shards.errors import UserError
 from slurm import snapshot, status
 from slurm.attempts import Record
@@ -103,11 +108,15 @@ def deliver(
     """Send the runs, or run them here; whether none of these failed and none was stopped."""
     from slurm import local, submit
 
+    begun = _begun(sweep, runs)
+
     def order(run: Run) -> Order:
         found = order_for(sweep, run, where, code[run.id], train=train)
-        past = Record(sweep.folder, run.id).attempts()
+        if begun.get(run.id) == code[run.id].digest:
+            found = replace(found, config=str(_as_begun(sweep, run).absolute()))
         # sent again all the same, it is not to be ended by the very row that ended it
-        return replace(found, stop_if=()) if past and past[-1].outcome == "hopeless" else found
+        hopeless = any(past.outcome == "hopeless" for past in Record(sweep.folder, run.id).attempts())
+        return replace(found, stop_if=()) if hopeless else found
 
     kind = "train" if train else "evaluate"
     turn.intend(kind=kind, cluster=where.name, code={run.id: code[run.id].digest for run in runs})
@@ -115,6 +124,30 @@ def deliver(
         return local.run_all(sweep, runs, where, order, say, turn)
     submit.send(sweep, runs, where, code, order, say, turn)
     return True
+
+
+def _as_begun(sweep: Sweep, run: Run) -> Path:
+    """The config file of a run for the code that it was begun with: settings that newer code has added are left out."""
+    saved = sweep.run_folder(run) / "config.yaml"
+    if not saved.is_file():
+        return sweep.config_file(run)
+    new = read_yaml(sweep.config_file(run))
+    known = _restricted(new, read_yaml(saved))
+    if known == new:
+        return sweep.config_file(run)
+    text: str = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
+    path = sweep.config_file(run).with_name(f"{run.id}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml")
+    atomic.write_text(path, text)
+    return path
+
+
+def _restricted(new: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The new values of settings that are known, in sections too."""
+    return {
+        key: _restricted(value, known[key]) if isinstance(value, Mapping) and isinstance(known[key], Mapping) else value
+        for key, value in new.items()
+        if key in known
+    }
 
 
 def show(

@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,9 @@ OVERRULING = (
     "ARRAY_INX", "COMMENT", "ERROR", "JOB_NAME", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "TIMELIMIT",
     "WAIT",
 )  # fmt: skip
-"""What a user's environment says by SBATCH_... to sbatch against our script, and may not."""
+"""What a user's environment says to sbatch by SBATCH_..., and may not: nor may it say otherwise than a cluster file."""
+ALIKE = {"mem": ("MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE"), "gpus_per_node": ("GPUS", "GPUS_PER_TASK", "GRES")}
+"""Variables that say by another name what one of our options says."""
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,11 @@ def send(
         executor = SlurmExecutor(folder=folder, max_num_timeout=cluster.preemption.timeouts)
         after = sent[batch.after] if batch.after is not None else None
         comment = mark(sweep.folder, *turn.array([run.id for run in batch.runs]))
-        executor.update_parameters(**parameters(batch, cluster, job_name(sweep), after, comment))
+        told = parameters(batch, cluster, job_name(sweep), after, comment)
+        executor.update_parameters(**told)
         try:
             with uninterrupted():
-                jobs = _submitted(executor, [TrainingJob(order(run)) for run in batch.runs])
+                jobs = _submitted(executor, [TrainingJob(order(run)) for run in batch.runs], overruled(told))
                 turn.note({run.id: job for run, job in zip(batch.runs, jobs, strict=True)})
         except Refused as error:
             before = f"; sent before: job {', '.join(sent)}" if sent else ""
@@ -204,13 +207,20 @@ class Refused(UserError):
     """An array was not sent, or nobody knows whether it was."""
 
 
-def _submitted(executor: "SlurmExecutor", work: "Sequence[TrainingJob]") -> list[str]:
-    """Send one array, or a single job; the ids of its jobs."""
+def overruled(told: Mapping[str, Any]) -> set[str]:
+    """The variables SBATCH_..., by their last words, that would change what `parameters` says."""
+    stated = {key for key in told if key != "additional_parameters"} | set(told["additional_parameters"])
+    found = {*OVERRULING, *(key.upper().replace("-", "_") for key in stated)}
+    return found.union(*(ALIKE[key] for key in ALIKE if key in stated))
+
+
+def _submitted(executor: "SlurmExecutor", work: "Sequence[TrainingJob]", hidden: Collection[str]) -> list[str]:
+    """Send one array, or a single job, by an sbatch that sees none of the `hidden` variables; the ids of its jobs."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
         # what sbatch says on stderr submitit both prints and raises
-        with _for_at_most(SENDING_S), _by_the_script_alone(), redirect_stderr(io.StringIO()), executor.batch():
+        with _for_at_most(SENDING_S), _without(hidden), redirect_stderr(io.StringIO()), executor.batch():
             jobs = [executor.submit(one) for one in work]
         return [job.job_id for job in jobs]
     except (FailedJobError, FailedSubmissionError, TimeoutError) as error:
@@ -240,9 +250,9 @@ def _for_at_most(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _by_the_script_alone() -> Iterator[None]:
+def _without(words: Collection[str]) -> Iterator[None]:
     """Hide from sbatch what it would believe more than the batch script."""
-    hidden = {name: os.environ.pop(name) for word in OVERRULING if (name := f"SBATCH_{word}") in os.environ}
+    hidden = {name: os.environ.pop(name) for word in words if (name := f"SBATCH_{word}") in os.environ}
     try:
         yield
     finally:

@@ -34,6 +34,15 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     return value
 
 
+time_option = click.option(
+    "--time", callback=_time, help="Of each run, instead of what the files say: SLURM's 90 or 4:00:00."
+)
+parallel_option = click.option(
+    "--parallel", type=click.IntRange(min=1), help="Runs at once, instead of the cluster file's."
+)
+partition_option = click.option("--partition", help="Instead of the cluster file's.")
+
+
 def _rerun(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
     from slurm.states import LIVE
 
@@ -47,9 +56,9 @@ def _rerun(context: click.Context, option: click.Parameter, words: tuple[str, ..
 @click.argument("spec", type=click.Path(path_type=Path))
 @cluster_option
 @out_option
-@click.option("--time", callback=_time, help="Of each run, instead of what the files say: SLURM's 90 or 4:00:00.")
-@click.option("--parallel", type=click.IntRange(min=1), help="Runs at once, instead of the cluster file's.")
-@click.option("--partition", help="Instead of the cluster file's.")
+@time_option
+@parallel_option
+@partition_option
 @click.option(
     "--rerun", multiple=True, metavar="RUN_OR_STATE", callback=_rerun,
     help="Also send runs that have ended: an id, or cancelled, hopeless.",
@@ -109,7 +118,17 @@ def submit_command(
 @click.argument("spec", type=click.Path(path_type=Path))
 @cluster_option
 @out_option
-def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
+@time_option
+@parallel_option
+@partition_option
+def evaluate_command(
+    spec: Path,
+    cluster: str | None,
+    out: Path | None,
+    time: str | None,
+    parallel: int | None,
+    partition: str | None,
+) -> None:
     """Evaluate, as jobs of their own, the trained runs without the report that SPEC asks for."""
     from slurm import checks, expand, snapshot, status, submissions
     from slurm import spec as specs
@@ -117,17 +136,22 @@ def evaluate_command(spec: Path, cluster: str | None, out: Path | None) -> None:
     from slurm.states import LIVE
 
     wanted = specs.load(spec)
-    where = _cluster(cluster or wanted.cluster, spec)
+    where = _cluster(cluster or wanted.cluster, spec).but(time=time, parallel=parallel, partition=partition)
     checks.check_made(wanted, [config for _, config in expand.expand(wanted)])
     folder = sweeps.folder_of(wanted, out)
     sweeps.read(folder)  # where there is no sweep, there is no turn to take
     with submissions.turn(folder) as turn:
-        sweep = replace(sweeps.read(folder), evaluate=wanted.evaluate)  # which another may just have changed
+        sweep = sweeps.read(folder)  # which another may just have changed
+        sweep = replace(sweep, evaluate=wanted.evaluate, launched_from=str(Path.cwd()))
         _claim(sweep, where)
         status.refuse_beside_local(sweep)
         found = status.certain(sweep, "nothing was sent").runs
         missing = {s.id for s in found if s.trained and not s.reported and s.state not in LIVE}
-        runs = [replace(run, shape=replace(run.shape, nodes=1, processes=1)) for run in sweep.runs if run.id in missing]
+        runs = [
+            replace(run, shape=replace(run.shape, nodes=1, processes=1, time=time or run.shape.time))
+            for run in sweep.runs
+            if run.id in missing
+        ]
         if runs:
             sweeps.save(sweep)
             code = dict.fromkeys((run.id for run in runs), snapshot.take(sweep.folder))

@@ -17,7 +17,7 @@ SPLIT = "validation"
 
 
 def validation_score(model: Model, dataset: Dataset, readers: dict[str, Reader]) -> dict[str, float]:
-    """Numbers of `model` on the validation split, the same for the same weights; takes seconds.
+    """Numbers of `model` on the validation split, each the same for the same weights; takes seconds.
 
     `validation/accuracy/<code>` and `validation/nmi/<code>` where the set has labels (matching fitted on as
     many train images), `validation/mi/<code>` in nats, and `validation/frechet2k[extractor]` where the data

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from infogan import checkpoint as checkpoints
+from infogan.monitor import Score
+from infogan.trainer import Trainer
 from shards.errors import UserError
 
 
@@ -125,3 +127,22 @@ def test_weights_that_do_not_fit_are_refused_and_none_is_loaded(tmp_path: Path, 
     with pytest.raises(UserError, match="tensors do not fit the config's network or codes"):
         found.load_into("generator", other)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_the_best_checkpoint_is_best_by_the_number_that_there_is_now() -> None:
+    """The data set's extractor may come to be trained meanwhile: then distances take the place of nats."""
+    trainer = Trainer.__new__(Trainer)
+    trainer.best = None
+    told = [
+        ("mi/kind", 1.2, True),
+        ("mi/kind", 1.1, True),
+        ("frechet2k[x]", 40.0, False),
+        ("frechet2k[x]", 41.0, False),
+    ]
+    chosen = []
+    for number, (name, value, higher) in enumerate(told, 1):
+        trainer.images = 1000 * number
+        trainer._note_score(Score(f"validation/{name}", value, higher))
+        chosen.append(trainer.best["folder"])
+    first, third = checkpoints.folder_name(1000), checkpoints.folder_name(3000)
+    assert chosen == [first, first, third, third]

@@ -228,8 +228,11 @@ def test_an_sbatch_that_never_returns_or_names_no_job_is_told_and_asked_about(
 def test_what_a_users_environment_says_to_sbatch_does_not_overrule_the_script(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for word in ("WAIT", "COMMENT", "OUTPUT", "ACCOUNT"):
+    for word in ("WAIT", "COMMENT", "OUTPUT", "ACCOUNT", "PARTITION", "MEM_PER_CPU", "EXCLUDE"):
         monkeypatch.setenv(f"SBATCH_{word}", "x")
+    (cluster.folder / "c.yaml").write_text(
+        "gpus_per_process: 0\npartition: long\nmemory_per_process: 1G\nsbatch: {exclude: n7}\n"
+    )
     cluster()
     found = {name for name in (cluster.bin / "environment").read_text().split() if name.startswith("SBATCH_")}
     assert found == {"SBATCH_ACCOUNT"}

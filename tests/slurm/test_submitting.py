@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 import infogan
 from infogan.lease import Holder
+from infogan.sections import read_yaml
 from shards.errors import UserError
 from slurm import local, sending, snapshot, submissions
+from slurm import sweep as sweeps
 from slurm.order import Order, share
 from slurm.snapshot import Snapshot
 from slurm.spec import Evaluation, Shape
@@ -553,3 +556,33 @@ def test_evaluations_that_every_job_would_refuse_are_not_sent(desk: Desk) -> Non
     desk.spec(stop="40 updates", more="evaluate: {weights: nowhere.pth}")
     ended = CliRunner().invoke(sweep_group, ["evaluate", "mine.yaml", "--cluster", "local"])
     assert "evaluate.weights: nowhere.pth: no such file" in str(ended.exception)
+
+
+def test_a_hopeless_run_that_was_asked_for_again_stays_without_its_conditions(desk: Desk) -> None:
+    desk()
+    run = next(iter(desk.orders))
+    desk.ends(run, "hopeless")
+    path = desk.folder / "sweeps" / "mine" / "attempts" / f"{run}.jsonl"
+    once = [json.loads(line) for line in path.read_text().splitlines()]
+    again = [{**line, "time": line["time"] + 2} for line in once]
+    again[-1]["outcome"] = "stopped"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*once, *again]))
+    desk()
+    assert desk.orders[run].stop_if == ()
+
+
+def test_a_run_that_keeps_its_code_is_told_no_setting_that_newer_code_has_added(desk: Desk) -> None:
+    desk()
+    sweep = sweeps.read(desk.folder / "sweeps" / "mine")
+    run = sweep.runs[0]
+    saved = read_yaml(sweep.config_file(run))
+    del saved["patience"], saved["images"]["every_kimg"]
+    (sweep.run_folder(run) / "checkpoints").mkdir(parents=True)
+    (sweep.run_folder(run) / "config.yaml").write_text(yaml.safe_dump(saved))
+    desk.ends(run.id, "failed")
+    desk("--code", "kept")
+    told = read_yaml(Path(desk.orders[run.id].config))
+    assert told == saved
+    desk.spec(stop="80 updates")
+    desk("--code", "kept")
+    assert read_yaml(Path(desk.orders[run.id].config)) == {**saved, "stop": "80 updates"}
