@@ -5,6 +5,7 @@ nothing is said, and heartbeats and records have to tell.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,12 @@ ENDED = {
 ANSWER_S = 60.0
 SLOW_S = 2.0
 """After so long without an answer a user is told what is waited for."""
+
+SHOWN = 300
+"""Letters of what a program says are told."""
+
+_FILTERS = re.compile("(SQUEUE|SCANCEL|SACCT)_|SLURM_CLUSTERS$")
+"""Variables by which a user sees, and ends, fewer jobs than there are, or those of another cluster."""
 
 _told: list[str] = []
 
@@ -40,8 +47,8 @@ def mine() -> dict[str, str]:
     Raises NoAnswer where the queue cannot be asked.
     """
     # by number: a name would have to be looked up, and $USER may be wrong
-    said = _ask("squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%k")
-    lines = (line.split("|", 1) for line in said.splitlines() if "|" in line)
+    rows = _queue("--user", str(os.getuid()), "--format", "%i|%k")
+    lines = (line.split("|", 1) for line in rows if "|" in line)  # a comment may have several lines
     return {job.strip(): comment for job, comment in lines}
 
 
@@ -54,13 +61,13 @@ def live(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
         return {}
     arrays = ",".join(dict.fromkeys(job.partition("_")[0] for job in jobs))
     try:
-        said = _ask("squeue", "--noheader", "--array", "--jobs", arrays, "--format", "%i|%T|%r")
+        rows = _queue("--jobs", arrays, "--format", "%i|%T|%r")
     except NoAnswer as error:
-        if "Invalid job id" in str(error):  # all of them ended long ago
+        if str(error).endswith("Invalid job id specified"):  # all of them ended long ago
             return {}
         raise
     wanted = set(jobs)
-    lines = (line.split("|", 2) for line in said.splitlines() if line.count("|") >= 2)
+    lines = (line.split("|", 2) for line in rows if line.count("|") >= 2)
     return {job: (state, reason) for job, state, reason in lines if job in wanted}
 
 
@@ -90,7 +97,8 @@ def largest_array() -> int | None:
     except NoAnswer:
         return None
     found = [line.partition("=")[2].strip() for line in said.splitlines() if line.startswith("MaxArraySize")]
-    return int(found[0]) if found and found[0].isdigit() else None
+    # 0 switches arrays off: a job each
+    return max(1, int(found[0])) if found and re.fullmatch("[0-9]+", found[0]) else None
 
 
 def requeue(job: str) -> str:
@@ -111,6 +119,15 @@ def cancel(jobs: Sequence[str]) -> None:
         _ask("scancel", "--quiet", *jobs)
 
 
+def _queue(*words: str) -> list[str]:
+    """The lines of squeue below their headings, which show that it is the queue that was told, and the whole of it."""
+    said = _ask("squeue", "--array", *words)
+    heading, *rows = said.splitlines() or [""]
+    if not heading.startswith("JOBID|") or not said.endswith("\n"):
+        raise NoAnswer(f"squeue: no list of jobs but {said[:SHOWN].strip()!r}")
+    return rows
+
+
 def _ask(*command: str) -> str:
     """What one of SLURM's programs prints."""
     try:
@@ -120,7 +137,7 @@ def _ask(*command: str) -> str:
     except subprocess.TimeoutExpired:
         why = f"no answer in {ANSWER_S:g} s"
     except subprocess.CalledProcessError as error:
-        why = " ".join((error.stderr or f"ended with code {error.returncode}").split())
+        why = " ".join((error.stderr or f"ended with code {error.returncode}")[:SHOWN].split())
     except OSError as error:
         why = str(error)
     raise NoAnswer(f"{command[0]}: {why}")
@@ -128,7 +145,10 @@ def _ask(*command: str) -> str:
 
 def _answer(command: Sequence[str]) -> str:
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
+    environment = {key: value for key, value in os.environ.items() if not _FILTERS.match(key)}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, encoding="utf-8", errors="replace"
+    ) as process:
         try:
             said, error = process.communicate(timeout=min(SLOW_S, ANSWER_S))
         except subprocess.TimeoutExpired:

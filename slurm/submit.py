@@ -228,6 +228,8 @@ def _submitted(executor: "SlurmExecutor", work: "Sequence[TrainingJob]", hidden:
             why = f"sbatch has not answered in {SENDING_S:g} s"
         elif isinstance(error, FailedSubmissionError):  # it ended well
             why = f"sbatch has told no number of a job: {str(error).splitlines()[0]}"
+        elif "sbatch: " not in str(error):
+            why = f"sbatch failed and does not say why ({' '.join(str(error).split()) or 'no word'})"
         else:
             raise Refused(f"SLURM refused the jobs: {' '.join(str(error).split())}") from None
         raise Refused(f"{why}: run the same command again, which asks SLURM whether it has the jobs") from None
@@ -251,8 +253,9 @@ def _for_at_most(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _without(words: Collection[str]) -> Iterator[None]:
-    """Hide from sbatch what it would believe more than the batch script."""
-    hidden = {name: os.environ.pop(name) for word in words if (name := f"SBATCH_{word}") in os.environ}
+    """Hide from sbatch what it would believe more than the batch script, and a cluster that nobody else asks."""
+    names = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS", *(f"SBATCH_{word}" for word in words))
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:

@@ -189,7 +189,7 @@ class Slurm:
 
     def says(self, program: str, *lines: str, code: int = 0, error: str = "", wait: float = 0) -> None:
         path = self.folder / program
-        text = "\n".join(lines)
+        text = "\n".join(("JOBID|STATE|REASON", *lines) if program == "squeue" and not code else lines)
         path.write_text(
             f'#!/bin/sh\necho "$@" >> {path}.calls\n[ {wait} = 0 ] || exec sleep {wait}\n'
             f"cat <<'END'\n{text}\nEND\necho '{error}' >&2\nexit {code}\n"
@@ -213,6 +213,43 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
             str(tmp_path)
         )
     return found
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "", "slurm_load_jobs error: Unable to contact slurm controller\n", "Bonjour le monde\n", "7_0|PEND",
+        "JOBID|STATE|REASON\n7_0|PENDING|x\n7_", "\xe9",
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_jobs_says_nothing_of_them(slurm: Slurm, answer: str) -> None:
+    """squeue ended well, and so would all jobs seem to have."""
+    (slurm.folder / "answer").write_bytes(answer.encode("latin-1"))
+    (slurm.folder / "squeue").write_text(f"#!/bin/sh\ncat {slurm.folder / 'answer'}\n")
+    for ask in (lambda: scheduler.live(["7_0"]), scheduler.mine):
+        with pytest.raises(scheduler.NoAnswer, match=r"^squeue: no list of jobs but "):
+            ask()
+
+
+def test_a_users_own_filters_hide_no_job(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SQUEUE_STATES", "SCANCEL_STATE", "SLURM_CLUSTERS", "SLURM_CONF"):
+        monkeypatch.setenv(name, "x")
+    for program in ("squeue", "scancel"):
+        text = f"#!/bin/sh\nenv > {slurm.folder / program}.env\necho 'JOBID|STATE|REASON'\n"
+        (slurm.folder / program).write_text(text)
+    scheduler.live(["7_0"])
+    scheduler.cancel(["7_0"])
+    for program in ("squeue", "scancel"):
+        seen = {line.partition("=")[0] for line in (slurm.folder / f"{program}.env").read_text().splitlines()}
+        assert seen & {"SQUEUE_STATES", "SCANCEL_STATE", "SLURM_CLUSTERS", "SLURM_CONF"} == {"SLURM_CONF"}
+
+
+@pytest.mark.parametrize(("told", "size"), [("1001", 1001), ("0", 1), ("\xb2", None), ("many", None)])
+def test_the_largest_array_is_what_slurm_says(slurm: Slurm, told: str, size: int | None) -> None:
+    (slurm.folder / "answer").write_bytes(f"Cl\xe9 = 1\nMaxArraySize = {told}\n".encode("latin-1"))
+    (slurm.folder / "scontrol").write_text(f"#!/bin/sh\ncat {slurm.folder / 'answer'}\n")
+    (slurm.folder / "scontrol").chmod(0o755)
+    assert scheduler.largest_array() == size
 
 
 def absent(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:

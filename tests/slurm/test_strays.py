@@ -48,6 +48,7 @@ from pathlib import Path
 here = Path(__file__).parent
 if (here / "dead").exists():
     sys.exit("slurm_load_jobs error: Unable to contact slurm controller")
+print("JOBID|COMMENT" if sys.argv[-1] == "%i|%k" else "JOBID|STATE|REASON")
 queue = here / "queue"
 for line in queue.read_text().splitlines() if queue.exists() else []:
     job, comment = line.split("|", 1)
@@ -254,7 +255,7 @@ def test_a_slurm_that_is_slow_is_told_once_and_not_on_stdout(
 ) -> None:
     monkeypatch.setattr(scheduler, "SLOW_S", 0.1)
     monkeypatch.setattr(scheduler, "_told", [])
-    (cluster.bin / "squeue").write_text("#!/bin/sh\nsleep 0.5\necho '7_0|PENDING|x'\n")
+    (cluster.bin / "squeue").write_text("#!/bin/sh\nsleep 0.5\necho 'JOBID|STATE|REASON'; echo '7_0|PENDING|x'\n")
     assert scheduler.live(["7_0"]) == {"7_0": ("PENDING", "x")}
     assert scheduler.live(["7_0"]) == {"7_0": ("PENDING", "x")}
     said = capsys.readouterr()
