@@ -138,6 +138,7 @@ def _ask(*command: str) -> str:
         why = f"no answer in {ANSWER_S:g} s"
     except subprocess.CalledProcessError as error:
         why = " ".join((error.stderr or f"ended with code {error.returncode}")[:SHOWN].split())
+        why = why.removeprefix(f"{command[0]}: ")
     except OSError as error:
         why = str(error)
     raise NoAnswer(f"{command[0]}: {why}")

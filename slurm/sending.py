@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,15 @@ def _refuse_other_code(sweep: Sweep, begun: Mapping[str, str], now: str) -> None
     )
 
 
+def mixed(sweep: Sweep, sending: Sequence[Run], digests: Collection[str]) -> list[str]:
+    """A line where other runs of the sweep were sent with code that is not of these digests."""
+    sent, going = newest(sweep.folder).code, {run.id for run in sending}
+    others = [run for run in sweep.runs if run.id not in going and sent.get(run.id, "") not in ("", *digests)]
+    if not others or not going:
+        return []
+    return [f"{len(others)} other runs of sweep {sweep.name} were sent with other code: its table will hold both"]
+
+
 def _known(fresh: Snapshot | None) -> Snapshot:
     assert fresh is not None
     return fresh
@@ -168,9 +177,11 @@ def show(
         f"{len(sending)} runs in {sweep.folder}{staying}, on cluster {where.name}; a report and one TensorBoard file "
         "per start more"
     )
+    begun = _begun(sweep, sending) if kept else {}
+    now = {snapshot.digest_now(sweep.folder)} if len(begun) < len(sending) else set()
+    lines += mixed(sweep, sending, now.union(begun.values()))
     if where.kind == "local":
         return [*lines, f"{where.parallel} at once, on this machine"]
-    begun = _begun(sweep, sending) if kept else {}
     code = {run.id: _unwritten(sweep, begun.get(run.id, "DIGEST")) for run in sending}
     for batch in submit.batches(sending, where, code):
         lines.append(f"\n# {len(batch.runs)} runs:\n{submit.script(sweep, batch, where)}")

@@ -84,7 +84,7 @@ def submit_command(
 
     Runs that were cancelled, or ended by stop_if, stay so unless --rerun names them; those then go on without stop_if.
     """
-    from slurm import checks, expand, sending, submissions
+    from slurm import checks, expand, sending, status, submissions
     from slurm import spec as specs
     from slurm import sweep as sweeps
 
@@ -103,10 +103,13 @@ def submit_command(
         return
     with submissions.turn(sweep.folder) as turn:
         _claim(sweep, where)
+        status.refuse_beside_local(sweep)
         chosen = _to_send(sweep, rerun)
         for line in sending.why_not(sweep, rerun, chosen):
             click.echo(line)
         code_of = sending.code_of(sweep, chosen, code) if chosen else {}
+        for line in sending.mixed(sweep, chosen, {taken.digest for taken in code_of.values()}):
+            click.echo(line)
         expand.write(sweep, runs)
         if not chosen:
             click.echo(f"sweep {sweep.name}: nothing to submit; infogan sweep status {sweep.folder} tells more")
@@ -188,6 +191,11 @@ def _deliver(sweep: "Sweep", runs: "list[Run]", where: "Cluster", code: "Code", 
     def say(line: str) -> None:
         click.echo(line, err=where.kind == "local")
 
+    if where.kind == "local":
+        say(
+            f"sweep {sweep.name}: {len(runs)} runs here, {min(where.parallel, len(runs))} at once; "
+            f"infogan sweep status {sweep.folder} --watch, in another terminal, shows them"
+        )
     if not sending.deliver(sweep, runs, where, code, say, turn, train=train):
         sys.exit(1)
     if where.kind == "slurm":
@@ -221,7 +229,6 @@ def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> "list[Run]":
     from slurm import status
     from slurm.states import LIVE, SETTLED, STATES
 
-    status.refuse_beside_local(sweep)
     named = {sweep.find(word).id for word in rerun if word not in STATES}
     found = status.certain(sweep, "nothing was sent")
     sending = [

@@ -192,6 +192,9 @@ def test_each_run_goes_on_with_the_code_that_it_was_sent_with(tmp_path: Path, co
     assert sending.code_of(sweep, runs[2:], None) == {"c": fresh}
     code("one = 4\n")
     sending.code_of(sweep, runs[:2], "kept")
+    (line,) = sending.mixed(sweep, runs[2:], [fresh.digest])
+    assert line == "2 other runs of sweep mine were sent with other code: its table will hold both"
+    assert sending.mixed(sweep, runs[2:], [first.digest, second.digest]) == sending.mixed(sweep, runs, []) == []
     assert len(list((sweep.folder / "code").iterdir())) == 3  # where no run needs it, none is taken of the present code
     sending.check_code(sweep, runs, "new")
     assert len(list((sweep.folder / "code").iterdir())) == 3
