@@ -6,6 +6,7 @@
     run         {"name", "kimg", "update", "seed", "network", "codes": name -> settings}
     data        {"name", "digest", "classes"}
     checkpoint  {"digest"}
+    options     {"weights", "only"} as they were given; the others are in the protocols
     metrics     [{"name", "value", "uncertainty": {"kind", "std", "n"} | null, "protocol": {...}}]
     tables      [{"kind": "code_to_class", "code", "split", "classes", "counts" [ways][classes], "matching"},
                  {"kind": "agreement_by_class", "code", "classes", "agreement", "images"},
@@ -52,6 +53,7 @@ class Report:
     tables: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The content of report.json."""
@@ -60,6 +62,7 @@ class Report:
             "run": self.run,
             "data": self.data,
             "checkpoint": self.checkpoint,
+            "options": self.options,
             "metrics": [metric.as_json() for metric in self.metrics],
             "tables": self.tables,
             "pictures": [picture.as_json() for picture in self.pictures],
@@ -81,6 +84,8 @@ def evaluate_run(
     options = options or Options()
     _check(model, dataset, options)
     report = blank(model, dataset)
+    weights = str(options.weights) if options.weights is not None else None
+    report.options = {"weights": weights, "only": list(options.only)}
     with closing(Context(model, dataset, options)) as context:
         for name in options.only or FAMILIES:
             say(f"measuring {name}")

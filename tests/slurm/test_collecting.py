@@ -113,6 +113,30 @@ def test_a_report_is_that_of_the_checkpoint_and_the_options_asked_for(made: Swee
 
 
 @pytest.mark.parametrize(
+    ("made_with", "wanted", "found"),
+    [
+        ({"weights": None, "only": ["information"]}, Evaluation(only=("fidelity",)), False),
+        ({"weights": None, "only": ["information"]}, Evaluation(only=("information", "fidelity")), False),
+        ({"weights": None, "only": ["information"]}, Evaluation(), False),
+        ({"weights": None, "only": ["information", "fidelity"]}, Evaluation(only=("fidelity",)), True),
+        ({"weights": None, "only": []}, Evaluation(only=("fidelity",)), True),
+        ({"weights": None, "only": []}, Evaluation(weights="w.pth"), False),
+        ({"weights": "w.pth", "only": []}, Evaluation(weights="./w.pth"), True),
+        ({"weights": "w.pth", "only": []}, Evaluation(), False),
+        ({}, Evaluation(weights="w.pth", only=("fidelity",)), True),
+    ],
+)
+def test_a_report_is_that_of_the_weights_and_the_families_asked_for(
+    made: Sweep, made_with: dict[str, Any], wanted: Evaluation, found: bool
+) -> None:
+    folder = made.run_folder(made.runs[0])
+    report(folder, digest_of(made.runs[0]), {"mi/digit": 1.5})
+    path = folder / "report" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"options": made_with}))
+    assert (report_of(folder, wanted) is not None) is found
+
+
+@pytest.mark.parametrize(
     ("metric", "better"),
     [
         ("fid10k_test", "lower"),
