@@ -43,8 +43,7 @@ def gather(sweep: Sweep, best: Mapping[str, str | None] | None) -> Table:
     ended = all(run.status.state in (*SETTLED, *BAD) for run in collected)
     metric, better = ranking(names, best, ended=ended)
     groups = [
-        _group(name, [c for c in collected if c.run.group == name])
-        for name in dict.fromkeys(r.group for r in sweep.runs)
+        _group([c for c in collected if c.run.group == group]) for group in dict.fromkeys(r.group for r in sweep.runs)
     ]
     ranked = [group for group in groups if metric in group.metrics]
     ranked.sort(key=lambda group: group.metrics[metric].mean, reverse=better == "higher")
@@ -90,14 +89,14 @@ def _validation(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in scored[-1].items() if name.startswith("validation/")} if scored else {}
 
 
-def _group(name: str, runs: list[Collected]) -> Group:
+def _group(runs: list[Collected]) -> Group:
     finished = [run for run in runs if run.status.state == "finished"]
     metrics = {}
     for metric in dict.fromkeys(name for run in finished for name in run.metrics):
         values = [run.metrics[metric] for run in finished if metric in run.metrics]
         std = statistics.stdev(values) if len(values) > 1 else None
         metrics[metric] = Spread(statistics.fmean(values), std, len(values))
-    return Group(name, tuple(runs), metrics)
+    return Group(runs[0].run.group_name, tuple(runs), metrics)
 
 
 def _curves(sweep: Sweep, groups: Sequence[Group]) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -46,8 +46,17 @@ class Run:
 
     @property
     def group(self) -> str:
-        """What a run shares with the others that differ from it in their seed only."""
-        return described({key: value for key, value in self.values.items() if key != "seed"}) or "all"
+        """What a run shares with the others that differ from it in their seed only, exactly."""
+        return json.dumps(self._apart_from_seed)
+
+    @property
+    def group_name(self) -> str:
+        """The same for people."""
+        return described(self._apart_from_seed) or "all"
+
+    @property
+    def _apart_from_seed(self) -> Values:
+        return {key: value for key, value in self.values.items() if key != "seed"}
 
 
 @dataclass(frozen=True)
@@ -78,10 +87,13 @@ class Sweep:
 
 
 def described(values: Values) -> str:
-    """`optimizer.critic.lr=0.0002 seed=3`, as short as it can be told: settings by their last words."""
-    return " ".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
+    """`optimizer.critic.lr=0.0002 seed=3`, numbers as short as they can be told without becoming others."""
+    return " ".join(f"{key}={_short(value)}" for key, value in values.items())
+
+
+def _short(value: Any) -> str:
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
 
 
 def folder_of(spec: Spec, out: Path | None) -> Path:

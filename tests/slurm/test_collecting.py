@@ -232,6 +232,14 @@ def test_numbers_that_are_none_have_no_mean_and_no_curve(made: Sweep) -> None:
     collect.write(table, made.folder / "table")
 
 
+def test_runs_of_nearly_the_same_value_are_groups_of_their_own(made: Sweep) -> None:
+    near = [replace(run, values={"lr": lr, "seed": 0}) for run, lr in zip(made.runs, (1.0, 1.0000001), strict=False)]
+    for run in near:
+        report(made.run_folder(run), digest_of(run), {"mi/digit": 1.5})
+    table = collect.gather(replace(made, runs=tuple(near)), None)
+    assert [(group.name, group.metrics["mi/digit"].n) for group in table.groups] == [("lr=1", 1), ("lr=1.0000001", 1)]
+
+
 def test_rows_of_an_older_training_are_no_part_of_a_curve(made: Sweep) -> None:
     folder = made.run_folder(made.runs[0])
     log(
