@@ -29,7 +29,7 @@ from typing import Any
 
 from infogan.config import to_plain
 from infogan.evaluation.context import Context, Options
-from infogan.evaluation.families import FAMILIES
+from infogan.evaluation.families import FAMILIES, check_families
 from infogan.evaluation.gallery import Picture, gallery
 from infogan.evaluation.metrics import Metric
 from infogan.model import Model
@@ -136,9 +136,7 @@ def read_json(folder: Path) -> dict[str, Any]:
 
 
 def _check(model: Model, dataset: Dataset, options: Options) -> None:
-    unknown = [name for name in options.only if name not in FAMILIES]
-    if unknown:
-        raise UserError(f"--only {unknown[0]}: no such metric family; there are: {', '.join(FAMILIES)}")
+    check_families("--only", options.only)
     if model.origin.data_digest != dataset.manifest.digest:
         raise UserError(
             f"data {dataset.shown}: digest {dataset.manifest.digest[:12]}, but {model.origin.run} was"
