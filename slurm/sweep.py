@@ -17,6 +17,7 @@ A run's id is the beginning of its config's digest: the same run has the same id
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,13 @@ class Sweep:
     def config_file(self, run: Run) -> Path:
         return self.folder / "configs" / run.config
 
-    def find(self, name: str) -> Run:
-        """A run by its id or the beginning of it; UserError where that is none or several."""
+    def find(self, name: str, states: Collection[str] = ()) -> Run:
+        """A run by its id or the beginning of it; UserError where that is none or several. `states`: those
+        that may be said instead."""
         found = [run for run in self.runs if run.id.startswith(name)] if name else []
         if len(found) != 1:
             what = "no run has an id that begins so" if not found else f"{len(found)} runs have ids that begin so"
+            what += f", and no state is called so (there are {', '.join(states)})" if states and not found else ""
             raise UserError(f"run {name!r}: {what}; infogan sweep status lists the runs of sweep {self.name}")
         return found[0]
 
