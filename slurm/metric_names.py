@@ -77,7 +77,7 @@ REPORTED: dict[str, dict[str, Better]] = {
 }
 """What each metric family writes to a report (`infogan.evaluation`)."""
 
-_WILD = {"...": ".+", "<n>": r"\d+k?", "{split}": "[^/_]+"}
+_WILD = {"...": ".+", "<n>": r"\d+k?", "{split}": r"\w+"}
 
 
 def of_log(config: "RunConfig") -> list[str]:

@@ -158,6 +158,8 @@ def test_a_report_is_that_of_the_weights_and_the_families_asked_for(
         ("mi/digit", "higher"),
         ("log/validation/accuracy/digit", "higher"),
         ("accuracy_test/digit", "higher"),
+        ("accuracy_my_split_fitted_on_my_split/digit", "higher"),
+        ("fid10k_my_split", "lower"),
     ],
 )
 def test_which_end_of_a_metric_is_better_is_known(metric: str, better: str) -> None:
