@@ -1,9 +1,8 @@
 """A sweep as a table: every run's numbers, mean and standard deviation over seeds, the best, hours spent and wasted.
 
 Numbers of a run's report bear their own names; those of the last row of its log stand behind `log/`. Runs that differ
-in their seed only are a group. Hours are those of all attempts, times GPUs, or CPUs where there are none; wasted are
-those after the last checkpoint of an attempt that did not end by reaching the run's stop. Reports whose numbers do not
-mean the same, by their data or by their extractor, have no common mean.
+in their seed only are a group. Hours are as `slurm.hours` has them. Reports whose numbers do not mean the same, by
+their data or by their extractor, have no common mean.
 """
 
 import statistics
@@ -17,6 +16,7 @@ from shards import atomic
 from shards.errors import UserError
 from slurm import hours
 from slurm.attempts import Record
+from slurm.metric_names import is_place
 from slurm.ranking import LOG, ranking
 from slurm.records import number
 from slurm.results import Collected, Group, Spread, Table
@@ -29,9 +29,11 @@ from slurm.sweep import Run, Sweep
 
 
 def gather(sweep: Sweep, best: Mapping[str, str | None] | None) -> Table:
-    """Read all runs of a sweep. `best`: a `metric`, and which end of it is `better` where its name does not tell.
+    """Read all runs of a sweep. `best`: a `metric` to rank by instead of the sweep's own, and which end of it is
+    `better` where its name does not tell.
 
-    Raises UserError where no run has that metric although all have ended, or where nothing says what is better.
+    Raises UserError where no run has that metric although all have ended, or where nothing says what is better. Of the
+    sweep's own that is noted in the table.
     """
     sent = newest(sweep.folder)
     alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -41,17 +43,28 @@ def gather(sweep: Sweep, best: Mapping[str, str | None] | None) -> Table:
     ]
     names = list(dict.fromkeys(name for run in collected for name in run.metrics))
     ended = all(run.status.state in (*SETTLED, *BAD) for run in collected)
-    metric, better = ranking(names, best, ended=ended)
+    metric, better, unranked = _ranking(sweep, names, best, ended=ended)
     groups = [
-        _group(name, [c for c in collected if c.run.group == name])
-        for name in dict.fromkeys(r.group for r in sweep.runs)
+        _group([c for c in collected if c.run.group == group]) for group in dict.fromkeys(r.group for r in sweep.runs)
     ]
     ranked = [group for group in groups if metric in group.metrics]
     ranked.sort(key=lambda group: group.metrics[metric].mean, reverse=better == "higher")
     groups = ranked + [group for group in groups if metric not in group.metrics]
-    gpus = any(attempt.gpus for run in collected for attempt in run.attempts)
-    wanted = str(best["metric"]) if best is not None else ""
-    return Table(sweep, metric, better, groups, "GPU" if gpus else "CPU", _curves(sweep, groups), wanted)
+    return Table(sweep, metric, better, groups, _curves(sweep, groups), unranked)
+
+
+def _ranking(
+    sweep: Sweep, names: Sequence[str], best: Mapping[str, str | None] | None, *, ended: bool
+) -> tuple[str, str, str]:
+    """What ranks, its better side, and why nothing does; empty where something does, or where nothing was asked for."""
+    wanted = best or sweep.best
+    try:
+        metric, better = ranking(names, wanted, ended=ended)
+    except UserError as error:
+        if best is not None:
+            raise
+        return "", "higher", f"Nothing is ranked: {error}"
+    return metric, better, "" if metric or wanted is None else f"No run has {wanted['metric']} yet: there is no rank"
 
 
 def _collected(sweep: Sweep, run: Run, status: Status, code: str, alike: list[dict[str, Any]]) -> Collected:
@@ -71,18 +84,14 @@ def _collected(sweep: Sweep, run: Run, status: Status, code: str, alike: list[di
         except UserError as error:
             found.append(f"its report is left out: {error}")
     return Collected(
-        run, status, metrics | logged(folder), hours.spent(folder, attempts), code, tuple(attempts), tuple(found)
+        run, status, metrics | logged_last(folder), hours.spent(folder, attempts), code, tuple(attempts), tuple(found)
     )
 
 
-def logged(folder: Path) -> dict[str, float]:
+def logged_last(folder: Path) -> dict[str, float]:
     """The numbers of the last rows of a run's log."""
     last = {**_validation(folder), **last_row(folder, "loss/critic")}
-    return {
-        f"{LOG}{name}": value
-        for name, value in last.items()
-        if number(value) and isinstance(value, float) and not name.startswith("time/") and name != "kimg"
-    }
+    return {f"{LOG}{name}": value for name, value in last.items() if number(value) and not is_place(name)}
 
 
 def _validation(folder: Path) -> dict[str, Any]:
@@ -90,14 +99,14 @@ def _validation(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in scored[-1].items() if name.startswith("validation/")} if scored else {}
 
 
-def _group(name: str, runs: list[Collected]) -> Group:
+def _group(runs: list[Collected]) -> Group:
     finished = [run for run in runs if run.status.state == "finished"]
     metrics = {}
     for metric in dict.fromkeys(name for run in finished for name in run.metrics):
         values = [run.metrics[metric] for run in finished if metric in run.metrics]
         std = statistics.stdev(values) if len(values) > 1 else None
         metrics[metric] = Spread(statistics.fmean(values), std, len(values))
-    return Group(name, tuple(runs), metrics)
+    return Group(runs[0].run.group_name, tuple(runs), metrics)
 
 
 def _curves(sweep: Sweep, groups: Sequence[Group]) -> dict[str, dict[str, list[tuple[float, float]]]]:

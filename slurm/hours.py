@@ -1,5 +1,5 @@
-"""Device hours of a run: of all its attempts, times GPUs, or CPUs where there are none; wasted are those after the last
-checkpoint of an attempt that did not end by reaching the run's stop."""
+"""Device hours of a run: of its attempts that had GPUs, times these, and apart from them of those that had none, times
+CPUs. Wasted are those after the last checkpoint of an attempt that did not end by reaching the run's stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,20 @@ class Hours:
         return Hours(self.spent + other.spent, self.wasted + other.wasted)
 
 
-def spent(folder: Path, attempts: Sequence[Attempt]) -> Hours:
-    """The hours of a run, by its folder and its attempts."""
-    return sum((hours_of(*one) for one in _with_ends(folder, attempts)), Hours())
+DEVICES = ("GPU", "CPU")
+
+
+def spent(folder: Path, attempts: Sequence[Attempt]) -> dict[str, Hours]:
+    """The hours of a run by device, by its folder and its attempts."""
+    found = dict.fromkeys(DEVICES, Hours())
+    for attempt, end, saved in _with_ends(folder, attempts):
+        found[device_of(attempt)] += hours_of(attempt, end, saved)
+    return found
+
+
+def device_of(attempt: Attempt) -> str:
+    """Of which device an attempt's hours are."""
+    return "GPU" if attempt.gpus else "CPU"
 
 
 def hours_of(attempt: Attempt, end: float, saved: float) -> Hours:

@@ -1,16 +1,13 @@
 """By which number the runs of a sweep are ranked, and which end of it is the good one."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from shards.errors import UserError
+from slurm.metric_names import better_end
 from slurm.parsing import shown
 
 LOG = "log/"
 """What stands before the name of a number of a run's log."""
-LOWER = ("frechet", "fid", "kernel", "kid", "loss")
-HIGHER = ("accuracy", "nmi", "ari", "ami", "mi", "spearman", "is", "score")
-"""Which end of a metric is the good one, by how its name begins."""
 
 
 def ranking(names: Sequence[str], best: Mapping[str, str | None] | None, *, ended: bool) -> tuple[str, str]:
@@ -36,11 +33,10 @@ def ranking(names: Sequence[str], best: Mapping[str, str | None] | None, *, ende
 
 def better_of(metric: str) -> str:
     """`higher` or `lower`, by a metric's name; UserError where that does not tell."""
-    stem = re.match(r"[a-z]*", metric.removeprefix(LOG).removeprefix("validation/"))
-    for better, stems in (("lower", LOWER), ("higher", HIGHER)):
-        if stem is not None and stem[0] in stems:
-            return better
-    raise UserError(
-        f"metric {shown(metric)}: its name does not say which end is better: say --better higher or lower, or "
-        "best.better in the file"
-    )
+    better = better_end(metric.removeprefix(LOG))
+    if better is None:
+        raise UserError(
+            f"metric {shown(metric)}: its name does not say which end is better: say --better higher or lower, or "
+            "best.better in the file"
+        )
+    return better

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from slurm.attempts import Attempt
-from slurm.hours import Hours
+from slurm.hours import DEVICES, Hours, device_of
 from slurm.ranking import LOG
 from slurm.status import Status
 from slurm.sweep import Run, Sweep
@@ -13,12 +13,12 @@ SHOWN = 6  # columns of numbers in the tables for people; the CSV has all
 
 @dataclass(frozen=True)
 class Collected:
-    """One run: how it stands, its numbers, its hours, and the code that it ran."""
+    """One run: how it stands, its numbers, its hours by device, and the code that it ran."""
 
     run: Run
     status: Status
     metrics: dict[str, float]
-    hours: Hours
+    hours: dict[str, Hours]
     code: str
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...] = ()
@@ -47,23 +47,27 @@ class Group:
 
 @dataclass
 class Table:
-    """A whole sweep, its groups in the order of `metric`, the best one first; no run may have the `wanted` one yet."""
+    """A whole sweep, its groups in the order of `metric`, the best one first; `unranked`: why there is none."""
 
     sweep: Sweep
     metric: str
     better: str
     groups: list[Group]
-    device: str
     curves: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
-    wanted: str = ""
+    unranked: str = ""
 
     @property
     def runs(self) -> list[Collected]:
         return [run for group in self.groups for run in group.runs]
 
     @property
-    def hours(self) -> Hours:
-        return sum((run.hours for run in self.runs), Hours())
+    def devices(self) -> list[str]:
+        """Those that some attempt had: GPUs, CPUs without any, or both; CPUs where nothing was attempted."""
+        had = {device_of(attempt) for run in self.runs for attempt in run.attempts}
+        return [device for device in DEVICES if device in had] or ["CPU"]
+
+    def hours(self, device: str) -> Hours:
+        return sum((run.hours[device] for run in self.runs), Hours())
 
     @property
     def best(self) -> Collected | None:

@@ -74,8 +74,8 @@ def checkpoint_digest(run: Path, which: str) -> str | None:
 
 
 def report_of(run: Path, evaluate: "Evaluation") -> dict[str, Any] | None:
-    """A run's report.json, where it is whole, of the checkpoint that `evaluate` asks for, and of its split, seed and
-    number of images, as far as its numbers state them."""
+    """A run's report.json, where it is whole, of the checkpoint that `evaluate` asks for, of its split, seed and number
+    of images, as far as its numbers state them, and of its weights and families, unless it is older than `options`."""
     report = _report(run)
     if report is None or report["checkpoint"]["digest"] != checkpoint_digest(run, evaluate.which):
         return None
@@ -88,7 +88,16 @@ def report_of(run: Path, evaluate: "Evaluation") -> dict[str, Any] | None:
         stated = {one[key] for one in protocols if one.get(key) is not None}
         if value is not None and stated and value not in stated:
             return None
-    return report
+    return report if _made_with(report.get("options") or {}, evaluate) else None
+
+
+def _made_with(options: dict[str, Any], evaluate: "Evaluation") -> bool:
+    """Whether a report made with these options answers what `evaluate` asks for: it may hold more families."""
+    weights = str(Path(evaluate.weights)) if evaluate.weights is not None else None
+    if options.get("weights", weights) != weights:
+        return False
+    made = options.get("only")
+    return not made or (bool(evaluate.only) and set(evaluate.only) <= set(made))
 
 
 def _report(run: Path) -> dict[str, Any] | None:
@@ -103,7 +112,9 @@ def _fault(report: dict[str, Any]) -> str:
         return f"is of format {cut(str(report['format']))}, and this version reads {REPORT_FORMAT}: evaluate again"
     try:
         digests = [report["checkpoint"]["digest"], report["data"]["digest"]]
-        sound = all(
+        options = report.get("options") or {}
+        sound = isinstance(options, dict) and isinstance(options.get("only") or [], list)
+        sound = sound and all(
             isinstance(metric["name"], str)
             and isinstance(metric["value"], int | float)
             and isinstance(metric.get("protocol") or {}, dict)

@@ -3,6 +3,7 @@
 import csv
 import io
 import time
+from dataclasses import astuple
 
 from slurm.results import Table
 from slurm.sweep import described
@@ -16,12 +17,12 @@ def as_csv(table: Table) -> str:
     metrics = list(dict.fromkeys(name for run in table.runs for name in run.metrics))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    hours = [f"{table.device}_hours", f"{table.device}_hours_wasted"]
+    hours = [f"{device}_hours{of}" for device in table.devices for of in ("", "_wasted")]
     writer.writerow(["run", *keys, "state", "kimg", "attempts", "code", *hours, *metrics])
     for c in table.runs:
         values = [c.run.values.get(key, "") for key in keys]
         numbers = [c.metrics.get(name, "") for name in metrics]
-        spent = [f"{c.hours.spent:.6f}", f"{c.hours.wasted:.6f}"]
+        spent = [f"{number:.6f}" for device in table.devices for number in astuple(c.hours[device])]
         writer.writerow(
             [c.run.id, *values, c.status.state, c.status.images / 1000, len(c.attempts), c.code, *spent, *numbers]
         )
@@ -47,8 +48,9 @@ def headline(table: Table) -> str:
         value = table.best.metrics[table.metric]
         values = described(table.best.run.values)
         told = f"Best by {table.metric} ({table.better}): run {table.best.run.id}, {values}, {value:.4g}. "
-    hours = table.hours
-    return f"{told}{hours.spent:.3g} {table.device}-hours, {hours.wasted:.3g} of them wasted."
+    all_hours = [(device, table.hours(device)) for device in table.devices]
+    cost = [f"{hours.spent:.3g} {device}-hours, {hours.wasted:.3g} of them wasted" for device, hours in all_hours]
+    return f"{told}{'; '.join(cost)}."
 
 
 def notes(table: Table) -> list[str]:
@@ -63,7 +65,6 @@ def notes(table: Table) -> list[str]:
         more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
         found.append(f"Not finished: {named}{more}.")
     found += [f"Run {run.run.id}: {note}." for run in table.runs for note in run.notes]
-    if table.wanted and not table.metric:
-        found.append(f"No run has {table.wanted} yet: there is no rank.")
+    found += [f"{table.unranked}."] if table.unranked else []
     found.append(f"Made {time.strftime('%Y-%m-%d %H:%M')}.")
     return found

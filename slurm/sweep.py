@@ -17,6 +17,7 @@ A run's id is the beginning of its config's digest: the same run has the same id
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,17 @@ class Run:
 
     @property
     def group(self) -> str:
-        """What a run shares with the others that differ from it in their seed only."""
-        return described({key: value for key, value in self.values.items() if key != "seed"}) or "all"
+        """What a run shares with the others that differ from it in their seed only, exactly."""
+        return json.dumps(self._apart_from_seed)
+
+    @property
+    def group_name(self) -> str:
+        """The same for people."""
+        return described(self._apart_from_seed) or "all"
+
+    @property
+    def _apart_from_seed(self) -> Values:
+        return {key: value for key, value in self.values.items() if key != "seed"}
 
 
 @dataclass(frozen=True)
@@ -68,20 +78,25 @@ class Sweep:
     def config_file(self, run: Run) -> Path:
         return self.folder / "configs" / run.config
 
-    def find(self, name: str) -> Run:
-        """A run by its id or the beginning of it; UserError where that is none or several."""
+    def find(self, name: str, states: Collection[str] = ()) -> Run:
+        """A run by its id or the beginning of it; UserError where that is none or several. `states`: those
+        that may be said instead."""
         found = [run for run in self.runs if run.id.startswith(name)] if name else []
         if len(found) != 1:
             what = "no run has an id that begins so" if not found else f"{len(found)} runs have ids that begin so"
+            what += f", and no state is called so (there are {', '.join(states)})" if states and not found else ""
             raise UserError(f"run {name!r}: {what}; infogan sweep status lists the runs of sweep {self.name}")
         return found[0]
 
 
 def described(values: Values) -> str:
-    """`optimizer.critic.lr=0.0002 seed=3`, as short as it can be told: settings by their last words."""
-    return " ".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
+    """`optimizer.critic.lr=0.0002 seed=3`, numbers as short as they can be told without becoming others."""
+    return " ".join(f"{key}={_short(value)}" for key, value in values.items())
+
+
+def _short(value: Any) -> str:
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
 
 
 def folder_of(spec: Spec, out: Path | None) -> Path:

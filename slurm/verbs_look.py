@@ -22,7 +22,7 @@ sweep_argument = click.argument("sweep", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Only runs in this state; may be given again.")
 @click.option("--watch", is_flag=True, help="Show it anew until all runs have ended.")
-@click.option("--wait", is_flag=True, help="Return when all runs have ended, with an error unless all went well.")
+@click.option("--wait", is_flag=True, help="Return when all runs have ended, with an error unless all have finished.")
 @click.option(
     "--every", type=click.FloatRange(min=1), default=EVERY_S, show_default=True, metavar="SECONDS",
     help="How often --watch and --wait look.",
@@ -30,7 +30,7 @@ sweep_argument = click.argument("sweep", type=click.Path(path_type=Path))
 def status_command(sweep: Path, as_json: bool, states: tuple[str, ...], watch: bool, wait: bool, every: float) -> None:
     """State, progress, speed, last L_I, time left and log of every run."""
     from slurm import status, table
-    from slurm.states import LIVE, SETTLED, STATES
+    from slurm.states import LIVE, STATES
 
     for state in states:
         if state not in STATES:
@@ -49,7 +49,7 @@ def status_command(sweep: Path, as_json: bool, states: tuple[str, ...], watch: b
         click.echo(json.dumps(status.as_json(opened, found), indent=1))
     elif not watch:
         table.show(table.status_table(opened, found, states))
-    if wait and any(run.state not in SETTLED for run in found.runs):
+    if wait and any(run.state != "finished" for run in found.runs):
         sys.exit(1)
 
 
@@ -111,7 +111,7 @@ def collect_command(sweep: Path, by: str | None, better: str | None, out: Path |
     from slurm import collect
 
     opened = _open(sweep)
-    best = {"metric": by, "better": better} if by else opened.best
+    best = {"metric": by, "better": better} if by else None
     click.echo(collect.write(collect.gather(opened, best), out or opened.folder / "table"))
 
 

@@ -229,7 +229,7 @@ def _to_send(sweep: "Sweep", rerun: tuple[str, ...]) -> "list[Run]":
     from slurm import status
     from slurm.states import LIVE, SETTLED, STATES
 
-    named = {sweep.find(word).id for word in rerun if word not in STATES}
+    named = {sweep.find(word, STATES).id for word in rerun if word not in STATES}
     found = status.certain(sweep, "nothing was sent")
     sending = [
         s.id

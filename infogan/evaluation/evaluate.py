@@ -6,6 +6,7 @@
     run         {"name", "kimg", "update", "seed", "network", "codes": name -> settings}
     data        {"name", "digest", "classes"}
     checkpoint  {"digest"}
+    options     {"weights", "only"} as they were given; the others are in the protocols
     metrics     [{"name", "value", "uncertainty": {"kind", "std", "n"} | null, "protocol": {...}}]
     tables      [{"kind": "code_to_class", "code", "split", "classes", "counts" [ways][classes], "matching"},
                  {"kind": "agreement_by_class", "code", "classes", "agreement", "images"},
@@ -28,7 +29,7 @@ from typing import Any
 
 from infogan.config import to_plain
 from infogan.evaluation.context import Context, Options
-from infogan.evaluation.families import FAMILIES
+from infogan.evaluation.families import FAMILIES, check_families
 from infogan.evaluation.gallery import Picture, gallery
 from infogan.evaluation.metrics import Metric
 from infogan.model import Model
@@ -52,6 +53,7 @@ class Report:
     tables: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The content of report.json."""
@@ -60,6 +62,7 @@ class Report:
             "run": self.run,
             "data": self.data,
             "checkpoint": self.checkpoint,
+            "options": self.options,
             "metrics": [metric.as_json() for metric in self.metrics],
             "tables": self.tables,
             "pictures": [picture.as_json() for picture in self.pictures],
@@ -81,6 +84,8 @@ def evaluate_run(
     options = options or Options()
     _check(model, dataset, options)
     report = blank(model, dataset)
+    weights = str(options.weights) if options.weights is not None else None
+    report.options = {"weights": weights, "only": list(options.only)}
     with closing(Context(model, dataset, options)) as context:
         for name in options.only or FAMILIES:
             say(f"measuring {name}")
@@ -131,9 +136,7 @@ def read_json(folder: Path) -> dict[str, Any]:
 
 
 def _check(model: Model, dataset: Dataset, options: Options) -> None:
-    unknown = [name for name in options.only if name not in FAMILIES]
-    if unknown:
-        raise UserError(f"--only {unknown[0]}: no such metric family; there are: {', '.join(FAMILIES)}")
+    check_families("--only", options.only)
     if model.origin.data_digest != dataset.manifest.digest:
         raise UserError(
             f"data {dataset.shown}: digest {dataset.manifest.digest[:12]}, but {model.origin.run} was"

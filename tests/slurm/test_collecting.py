@@ -1,7 +1,9 @@
 """What stands in a sweep's table means what it says."""
 
+import csv
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,30 @@ def test_a_report_is_that_of_the_checkpoint_and_the_options_asked_for(made: Swee
 
 
 @pytest.mark.parametrize(
+    ("made_with", "wanted", "found"),
+    [
+        ({"weights": None, "only": ["information"]}, Evaluation(only=("fidelity",)), False),
+        ({"weights": None, "only": ["information"]}, Evaluation(only=("information", "fidelity")), False),
+        ({"weights": None, "only": ["information"]}, Evaluation(), False),
+        ({"weights": None, "only": ["information", "fidelity"]}, Evaluation(only=("fidelity",)), True),
+        ({"weights": None, "only": []}, Evaluation(only=("fidelity",)), True),
+        ({"weights": None, "only": []}, Evaluation(weights="w.pth"), False),
+        ({"weights": "w.pth", "only": []}, Evaluation(weights="./w.pth"), True),
+        ({"weights": "w.pth", "only": []}, Evaluation(), False),
+        ({}, Evaluation(weights="w.pth", only=("fidelity",)), True),
+    ],
+)
+def test_a_report_is_that_of_the_weights_and_the_families_asked_for(
+    made: Sweep, made_with: dict[str, Any], wanted: Evaluation, found: bool
+) -> None:
+    folder = made.run_folder(made.runs[0])
+    report(folder, digest_of(made.runs[0]), {"mi/digit": 1.5})
+    path = folder / "report" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"options": made_with}))
+    assert (report_of(folder, wanted) is not None) is found
+
+
+@pytest.mark.parametrize(
     ("metric", "better"),
     [
         ("fid10k_test", "lower"),
@@ -120,15 +146,36 @@ def test_a_report_is_that_of_the_checkpoint_and_the_options_asked_for(made: Swee
         (FRECHET.format("aa"), "lower"),
         ("kernel10k_test[x@aa]", "lower"),
         ("log/loss/critic", "lower"),
-        ("validation/frechet", "lower"),
+        ("log/validation/frechet2k[x@aa]", "lower"),
+        ("log/mse/c1", "lower"),
         ("is10k", "higher"),
+        ("score10k[x@aa]", "higher"),
+        ("spearman_best_test/azimuth[pca]", "higher"),
+        ("ami_test/c1/azimuth", "higher"),
+        ("agreement/digit[x@aa]", "higher"),
+        ("log/mi/c1/best_std", "higher"),
+        ("mi_best_std/c1", "higher"),
         ("mi/digit", "higher"),
         ("log/validation/accuracy/digit", "higher"),
         ("accuracy_test/digit", "higher"),
+        ("accuracy_my_split_fitted_on_my_split/digit", "higher"),
+        ("fid10k_my_split", "lower"),
     ],
 )
 def test_which_end_of_a_metric_is_better_is_known(metric: str, better: str) -> None:
     assert better_of(metric) == better
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "spearman_test/c1/azimuth", "log/score/fake", "score/real", "log/mi/digit/ceiling", "isabel", "variation/digit",
+        "score_test_real[x@aa]", "frechet5k_test_floor[x@aa]", "log/kimg",
+    ],
+)  # fmt: skip
+def test_a_number_without_a_good_end_is_not_said_to_have_one(metric: str) -> None:
+    with pytest.raises(UserError, match="its name does not say which end is better"):
+        better_of(metric)
 
 
 def test_a_metric_whose_name_does_not_tell_demands_the_word(made: Sweep) -> None:
@@ -154,6 +201,26 @@ def test_a_metric_that_no_run_has_is_refused_only_once_all_have_ended(made: Swee
     table = collect.gather(made, {"metric": "fid10k_test"})
     assert table.best is None
     assert "No run has fid10k_test yet: there is no rank." in collect.markdown(table)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("kimg", "Nothing is ranked: metric 'kimg': no run has it; there are mi/digit."),
+        ("fid10k_test", "Nothing is ranked: metric 'fid10k_test': no run has it; there are mi/digit."),
+        ("mi/digit/x", "Nothing is ranked: metric 'mi/digit/x': no run has it"),
+    ],
+)
+def test_a_sweep_that_cannot_be_ranked_as_its_file_says_has_a_table_all_the_same(
+    made: Sweep, metric: str, said: str
+) -> None:
+    for run in made.runs:
+        report(made.run_folder(run), digest_of(run), {"mi/digit": 1.5})
+        log(made.run_folder(run), {"kimg": 0.32, "update": 40, "loss/other": 1.0})
+    sweep = replace(made, best={"metric": metric, "better": None})
+    text = collect.markdown(collect.gather(sweep, None))
+    assert said in text
+    assert "| batch=1 | 3 of 3 | 1.5 ± 0 (3) |" in text
 
 
 def log(folder: Path, *rows: dict[str, Any], more: str = "") -> None:
@@ -208,6 +275,14 @@ def test_numbers_that_are_none_have_no_mean_and_no_curve(made: Sweep) -> None:
     collect.write(table, made.folder / "table")
 
 
+def test_runs_of_nearly_the_same_value_are_groups_of_their_own(made: Sweep) -> None:
+    near = [replace(run, values={"lr": lr, "seed": 0}) for run, lr in zip(made.runs, (1.0, 1.0000001), strict=False)]
+    for run in near:
+        report(made.run_folder(run), digest_of(run), {"mi/digit": 1.5})
+    table = collect.gather(replace(made, runs=tuple(near)), None)
+    assert [(group.name, group.metrics["mi/digit"].n) for group in table.groups] == [("lr=1", 1), ("lr=1.0000001", 1)]
+
+
 def test_rows_of_an_older_training_are_no_part_of_a_curve(made: Sweep) -> None:
     folder = made.run_folder(made.runs[0])
     log(
@@ -223,6 +298,25 @@ def test_rows_of_an_older_training_are_no_part_of_a_curve(made: Sweep) -> None:
         (1.0, 2.0),
         (2.0, 2.0),
     ]
+
+
+def test_hours_of_gpus_and_of_cpus_alone_are_not_added_up(made: Sweep) -> None:
+    gpu, cpu = (
+        {"event": "begin", "time": 0.0, "job": job, "cpus": 8, "gpus": gpus} for job, gpus in (("1", 2), ("2", 0))
+    )
+    end = {"event": "end", "time": 3600.0, "outcome": "finished"}
+    path = made.folder / "attempts" / f"{made.runs[0].id}.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(line) + "\n" for line in (gpu, end | {"job": "1"}, cpu, end | {"job": "2"})))
+    table = collect.gather(made, None)
+    assert "2 GPU-hours, 0 of them wasted; 8 CPU-hours, 0 of them wasted." in collect.markdown(table)
+    row = next(csv.DictReader(collect.as_csv(table).splitlines()))
+    assert (row["GPU_hours"], row["CPU_hours"]) == ("2.000000", "8.000000")
+    assert "GPU-hours" in collect.write(table, made.folder / "table")
+    page = (made.folder / "table" / "sweep.html").read_text()
+    assert '<th class="num">GPU-hours</th><th class="num">wasted</th><th class="num">CPU-hours</th>' in page
+    path.write_text("".join(json.dumps(line) + "\n" for line in (gpu, end | {"job": "1"})))
+    assert "CPU" not in collect.markdown(collect.gather(made, None))
 
 
 def test_a_table_that_cannot_be_written_is_told_where_else_it_may_go(made: Sweep, tmp_path: Path) -> None:

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from infogan import settings
+from shards.torchvision_ops import ensure_importable
+from slurm.metric_names import REPORTED, is_among, of_log, of_report
 
 
 @pytest.fixture
@@ -124,3 +129,25 @@ def test_a_run_is_evaluated_by_the_job_that_trained_it_or_by_one_of_its_own(lab:
     lab("sweep", "evaluate", other, "--cluster", here)
     assert (lab.run(other, name) / "report" / "report.json").is_file()
     assert "no finished run is without a report" in lab("sweep", "evaluate", other, "--cluster", here)
+
+
+@pytest.mark.timeout(600)
+def test_every_number_that_a_run_leaves_is_among_those_that_it_was_said_to_have(lab: Any) -> None:
+    said = ("eval.every_kimg=0.08", "objective={name: non_saturating, r1: 1.0}")
+    lab("train", lab.base, "--run", "run", *said)
+    lab("evaluate", "run", "--samples", "200")
+    plain = yaml.safe_load((lab.folder / "run" / "config.yaml").read_text())
+    config = settings.from_plain(plain | {"network": {"name": "mnist"}})  # tiny is not known here
+    rows = [json.loads(line) for line in (lab.folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = {name for row in rows for name in row}
+    assert {"penalty/r1", "validation/accuracy/kind", "mi/c1/best_std"} <= logged
+    assert [name for name in logged if not is_among(name, of_log(config))] == []
+    report = json.loads((lab.folder / "run" / "report" / "report.json").read_text())
+    assert report["options"] == {"weights": None, "only": []}
+    names = [metric["name"] for metric in report["metrics"]]
+    assert {"accuracy_test/kind", "mi/c1", "variation/c1"} <= set(names)
+    assert [name for name in names if not is_among(name, of_report(config, "test"))] == []
+    ensure_importable()
+    from infogan.evaluation.families import FAMILIES
+
+    assert set(REPORTED) == set(FAMILIES)

@@ -495,7 +495,8 @@ def test_waiting_for_a_sweep_looks_once_per_round_and_tells_scripts_how_it_went(
     monkeypatch.setattr("slurm.verbs_look.time", SimpleNamespace(sleep=pause))
     for words in (["--wait"], ["--watch", "--every", "7"]):
         slurm.says("squeue", "7_0|PENDING|Priority")
-        infogan("status", made.folder, *words)
+        ended = CliRunner().invoke(sweep_group, ["status", str(made.folder), *words])
+        assert ended.exit_code == (words == ["--wait"]), ended.output  # cancelled runs have not finished
     assert rounds == [30.0, 7.0]
     assert len(slurm.calls("squeue")) == 4
     (made.folder / "final.json").write_text(json.dumps({"7_0": "CANCELLED", "7_1": "FAILED", "7_2": "CANCELLED"}))

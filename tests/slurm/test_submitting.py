@@ -361,6 +361,8 @@ def test_a_folder_that_cannot_be_made_and_a_run_that_lives_are_refused_at_once(
     for state in ("running", "queued", "evaluating"):
         assert f"{state}: such runs are under way" in desk("--rerun", state, *dry, code=2)
     assert not (desk.folder / "sweeps").exists()
+    said = desk("--rerun", "canceld", *dry, code=2)
+    assert "run 'canceld': no run has an id that begins so, and no state is called so (there are failed, " in said
 
 
 @pytest.mark.parametrize(
@@ -372,6 +374,19 @@ def test_a_folder_that_cannot_be_made_and_a_run_that_lives_are_refused_at_once(
         ),
         ("evaluate: {only: [informaton]}", "evaluate.only: informaton: no such metric family; there are: information,"),
         ("limits: {hours: 1}", "limits.hours: 2 runs may take 8.0 hours"),
+        (
+            "grid: {device: [cuda]}",
+            "device: cuda needs a GPU, and cluster slurm_cpu gives its processes none: say gpus_",
+        ),
+        ("grid: {precision: [fp16]}", "precision: fp16 needs a GPU, and cluster slurm_cpu gives its processes none: "),
+        (
+            "grid: {precision: [fp16], device: [cpu]}\nshape: {gpus_per_process: 1}",
+            "precision: fp16 needs a GPU, and device is cpu: say device: auto, or precision: bf16 or fp32",
+        ),
+        (
+            "grid: {deepspeed: [mine.json]}\nshape: {processes: 2}",
+            "mine.json: train_micro_batch_size_per_gpu",
+        ),
         (
             "evaluate: {which: 5000}",
             "evaluate.which: 5000: a run ends at 5.12 kimg (stop: 40 updates); say latest,",
@@ -406,7 +421,23 @@ def test_a_folder_that_cannot_be_made_and_a_run_that_lives_are_refused_at_once(
         ),
         (
             "best: {metric: quality}",
-            "best.metric: quality: no run can have such a number; there are kimg, update, ",
+            "best.metric: quality: no run can have such a number; there are epoch, lambda_share, ",
+        ),
+        ("best: {metric: kimg}", "best.metric: kimg: no run can have such a number; "),
+        ("best: {metric: update}", "best.metric: update: no run can have such a number; "),
+        (
+            "best: {metric: log/time/images_per_s}",
+            "best.metric: log/time/images_per_s: no run can have such a number; ",
+        ),
+        ("best: {metric: spearman_test/digit/azimuth}", "spearman_test/digit/azimuth: no run can have such a number; "),
+        ("best: {metric: isabel}", "best.metric: isabel: no run can have such a number; "),
+        (
+            "best: {metric: log/mi/digti}",
+            "best.metric: log/mi/digti: no run can have such a number; did you mean mi/digit?",
+        ),
+        (
+            "best: {metric: fid10k_test}\nevaluate: {only: [information]}",
+            "best.metric: fid10k_test: no run can have such a number; ",
         ),
         ("best: {metric: accuracy_train/digit}", "did you mean accuracy_test/digit?"),
         (
@@ -416,11 +447,38 @@ def test_a_folder_that_cannot_be_made_and_a_run_that_lives_are_refused_at_once(
     ],
 )
 def test_what_would_fail_in_every_job_is_refused(desk: Desk, more: str, said: str) -> None:
+    settings = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 128}
+    (desk.folder / "mine.json").write_text(json.dumps(settings))
     desk.spec(stop="40 updates", more=more)
     found = desk("--cluster", "slurm_cpu", code=2)
     assert found.startswith("sweep mine.yaml: ")
     assert said in found
     assert not (desk.folder / "sweeps").exists()
+
+
+def test_a_run_that_does_not_fit_the_data_that_are_there_is_refused(desk: Desk, tiny_data: Path) -> None:
+    desk.spec(stop=f"40 updates, data.path: {tiny_data}")
+    said = desk("--dry-run", code=2)
+    assert f"data {tiny_data}: images of 8x8x1, but network mnist takes 28x28x1; choose another network" in said
+
+
+@pytest.mark.parametrize("gpus", ["shape: {gpus_per_process: 1}", "shape: {processes: 2, gpus_per_process: 1}"])
+def test_a_run_that_has_gpus_may_ask_for_them(desk: Desk, gpus: str) -> None:
+    desk.spec(stop="40 updates, precision: fp16, device: cuda", more=gpus)
+    assert "2 runs in" in desk("--dry-run", "--cluster", "slurm_cpu")
+
+
+def test_a_number_of_a_family_of_ones_own_may_rank(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from infogan.evaluation.families import FAMILIES
+
+    monkeypatch.setitem(FAMILIES, "own", FAMILIES["variation"])
+    ranked = "best: {{metric: {}, better: higher}}\nevaluate: {{only: [{}]}}\n"
+    desk.spec(stop="40 updates", more=ranked.format("quality", "own"))
+    assert "2 runs in" in desk("--dry-run")
+    desk.spec(stop="40 updates", more=ranked.format("quality", "variation"))
+    assert "best.metric: quality: no run can have such a number" in desk("--dry-run", code=2)
+    desk.spec(stop="40 updates", more=ranked.format("log/quality", "own"))
+    assert "best.metric: log/quality: no run can have such a number" in desk("--dry-run", code=2)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +534,7 @@ def test_a_split_that_the_data_does_not_have_is_refused(desk: Desk) -> None:
     desk.spec(stop="40 updates, data.path: set")
     assert f"evaluate.split: test: the data set {desk.folder / 'set'} {said}" in desk(code=2)
     desk.spec(stop="40 updates, data.path: set", more="evaluate: {split: train}")
-    assert "2 runs in" in desk("--dry-run")
+    assert f"{desk.folder / 'set' / 'manifest.json'}: " in desk("--dry-run", code=2)  # which holds nothing else
 
 
 def test_a_sweep_of_another_version_is_not_written_over(desk: Desk) -> None:
