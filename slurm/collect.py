@@ -50,7 +50,8 @@ def gather(sweep: Sweep, best: Mapping[str, str | None] | None) -> Table:
     ranked = [group for group in groups if metric in group.metrics]
     ranked.sort(key=lambda group: group.metrics[metric].mean, reverse=better == "higher")
     groups = ranked + [group for group in groups if metric not in group.metrics]
-    return Table(sweep, metric, better, groups, _curves(sweep, groups), unranked)
+    dropped = sorted(sent.jobs.keys() - {run.id for run in sweep.runs})
+    return Table(sweep, metric, better, groups, _curves(sweep, groups), unranked, dropped)
 
 
 def _ranking(
@@ -100,10 +101,10 @@ def _validation(folder: Path) -> dict[str, Any]:
 
 
 def _group(runs: list[Collected]) -> Group:
-    finished = [run for run in runs if run.status.state == "finished"]
+    trained = [run for run in runs if run.status.trained]
     metrics = {}
-    for metric in dict.fromkeys(name for run in finished for name in run.metrics):
-        values = [run.metrics[metric] for run in finished if metric in run.metrics]
+    for metric in dict.fromkeys(name for run in trained for name in run.metrics):
+        values = [run.metrics[metric] for run in trained if metric in run.metrics]
         std = statistics.stdev(values) if len(values) > 1 else None
         metrics[metric] = Spread(statistics.fmean(values), std, len(values))
     return Group(runs[0].run.group_name, tuple(runs), metrics)
@@ -131,7 +132,7 @@ def _curves(sweep: Sweep, groups: Sequence[Group]) -> dict[str, dict[str, list[t
 
 
 def write(table: Table, folder: Path) -> str:
-    """Write `sweep.csv`, `sweep.md` and `sweep.html`; the Markdown is returned for the terminal.
+    """Write `sweep.csv`, `sweep.md` and `sweep.html`; the Markdown is returned for the terminal, and where the page is.
 
     Raises UserError where they cannot be written.
     """
@@ -144,4 +145,4 @@ def write(table: Table, folder: Path) -> str:
             atomic.write_text(folder / name, content)
     except UserError as error:
         raise UserError(f"{error}; --out FOLDER puts the table elsewhere") from None
-    return text
+    return f"{text}\n{folder / 'sweep.html'}"

@@ -38,7 +38,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed only; `metrics` over those that have finished."""
+    """Runs that differ in their seed only; `metrics` over those that are trained, with a report or not yet."""
 
     name: str
     runs: tuple[Collected, ...]
@@ -47,7 +47,10 @@ class Group:
 
 @dataclass
 class Table:
-    """A whole sweep, its groups in the order of `metric`, the best one first; `unranked`: why there is none."""
+    """A whole sweep, its groups in the order of `metric`, the best one first.
+
+    `unranked`: why there is none; `dropped`: runs that were trained for an earlier state of the sweep's file.
+    """
 
     sweep: Sweep
     metric: str
@@ -55,6 +58,7 @@ class Table:
     groups: list[Group]
     curves: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
     unranked: str = ""
+    dropped: list[str] = field(default_factory=list)
 
     @property
     def runs(self) -> list[Collected]:
@@ -71,8 +75,8 @@ class Table:
 
     @property
     def best(self) -> Collected | None:
-        """The finished run with the best number."""
-        scored = [run for run in self.runs if run.status.state == "finished" and self.metric in run.metrics]
+        """The trained run with the best number."""
+        scored = [run for run in self.runs if run.status.trained and self.metric in run.metrics]
         pick = max if self.better == "higher" else min
         return pick(scored, key=lambda run: run.metrics[self.metric], default=None)
 

@@ -133,7 +133,8 @@ def _unreported(seen: Seen) -> str:
         return ""
     if found.last is not None and found.last.outcome not in ("", "finished"):
         return f"its evaluation {found.last.outcome}: {found.last.message}".rstrip(": ")
-    return f"its evaluation left no report (job {found.job.id}{', ' if found.final else ''}{found.final or ''})"
+    what = "never began" if found.last is None else "left no report"
+    return f"its evaluation {what} (job {found.job.id}{', ' if found.final else ''}{found.final or ''})"
 
 
 def _came_first(alone: Line, last: Attempt) -> bool:

@@ -33,9 +33,9 @@ def markdown(table: Table) -> str:
     """The groups with mean ± standard deviation (n seeds), for pasting."""
     columns = table.columns()
     lines = [f"### Sweep {table.sweep.name}", "", headline(table), ""]
-    lines += [f"| values | finished | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    lines += [f"| values | trained | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
     for group in table.groups:
-        done = sum(run.status.state == "finished" for run in group.runs)
+        done = sum(run.status.trained for run in group.runs)
         cells = [str(group.metrics[name]) if name in group.metrics else "" for name in columns]
         lines.append(f"| {group.name} | {done} of {len(group.runs)} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *notes(table), ""])
@@ -55,7 +55,7 @@ def headline(table: Table) -> str:
 
 def notes(table: Table) -> list[str]:
     """What a reader of the table has to know."""
-    found = ["Mean ± standard deviation over seeds (number of finished runs)."]
+    found = ["Mean ± standard deviation over seeds (number of runs that are trained)."]
     codes = sorted({run.code for run in table.runs if run.code})
     if len(codes) > 1:
         found.append(f"The runs were made by {len(codes)} states of the code ({', '.join(codes)}).")
@@ -64,6 +64,11 @@ def notes(table: Table) -> list[str]:
         named = ", ".join(f"{run.run.id} ({run.status.state})" for run in unfinished[:NAMED])
         more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
         found.append(f"Not finished: {named}{more}.")
+    if table.dropped:
+        found.append(
+            f"Left out, since the sweep's file asks for them no more: {', '.join(table.dropped[:NAMED])}"
+            f"{f' and {len(table.dropped) - NAMED} more' if len(table.dropped) > NAMED else ''}."
+        )
     found += [f"Run {run.run.id}: {note}." for run in table.runs for note in run.notes]
     found += [f"{table.unranked}."] if table.unranked else []
     found.append(f"Made {time.strftime('%Y-%m-%d %H:%M')}.")

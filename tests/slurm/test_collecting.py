@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from shards.errors import UserError
-from slurm import collect, runfolder
+from slurm import collect, runfolder, submissions
 from slurm import sweep as sweeps
 from slurm.ranking import better_of
 from slurm.runfolder import report_of
@@ -343,3 +344,23 @@ def test_a_page_says_which_curves_it_leaves_out_and_a_note_names_few_runs(
     assert "The first 10 of the 12 rows above." in page
     assert page.count("<polyline") == 10
     assert f"{runs[9].id} (waiting) and 2 more." in text
+
+
+def test_a_run_that_is_evaluated_or_waits_for_it_is_in_the_mean_and_one_that_was_dropped_is_named(made: Sweep) -> None:
+    """An evaluation was sent by a process of this machine that lives."""
+    for run in made.runs:
+        log(made.run_folder(run), {"kimg": 0.3, "loss/critic": 1.0, "mi/digit": 2.0})
+    with submissions.turn(made.folder) as turn:
+        ids = ["dropped000", *(run.id for run in made.runs)]
+        turn.intend(kind="evaluate", cluster="local", code=dict.fromkeys(ids[1:], "c"))
+        turn.note(dict.fromkeys(ids[1:], f"local-{os.getppid()}"))
+    train = json.loads(next((made.folder / "submissions").glob("*.json")).read_bytes())
+    train |= {"kind": "train", "time": 1.0, "code": {"dropped000": "c"}, "jobs": {"dropped000": "local-1"}}
+    (made.folder / "submissions" / "0.json").write_text(json.dumps(train))
+    table = collect.gather(made, {"metric": "log/mi/digit"})
+    assert {run.status.state for run in table.runs} == {"evaluating"}
+    assert [group.metrics["log/mi/digit"].n for group in table.groups] == [3, 3]
+    assert table.best is not None
+    told = collect.markdown(table)
+    assert "| batch=1 | 3 of 3 |" in told
+    assert "Left out, since the sweep's file asks for them no more: dropped000." in told
