@@ -29,11 +29,11 @@ from typing import Any, NoReturn
 import psutil
 import torch.distributed as dist
 
+from infogan.interruption import EXIT_PART_FAILED
 from infogan.lease import process_table
 from infogan.stillness import Place, judge
 from shards.errors import UserError
 
-EXIT_PART_FAILED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PUBLISH_S = 0.5
 ALARMED_S = 4.0  # silence that suffices once a collective has failed, as they do where a process of theirs dies
 FIRST_UPDATE_S = 600.0  # for an update in which libraries may compile, or try out what is fastest

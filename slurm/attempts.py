@@ -107,7 +107,7 @@ class Record:
                 found.append(Attempt(began=when, **known))
                 continue
             whose = line.get("job"), line.get("restart", 0)
-            same = [n for n, one in enumerate(found) if whose in ((one.job, one.restart), (None, 0))]
+            same = [n for n, one in enumerate(found) if whose == (one.job, one.restart)]
             if same:
                 found[same[-1]] = replace(found[same[-1]], ended=when, **known)
         return found

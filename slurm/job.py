@@ -25,6 +25,7 @@ from slurm.order import Order
 from slurm.supervisor import Ending, Signals, as_words, describe_affinity, supervise, with_caches
 
 PORTS = (20000, 32000)  # below those that Linux gives to outgoing connections
+STARTS = 12  # of a job, each with a port of its own
 WAIT_S = 300.0  # for SLURM to take a job away that it is going to take away
 NO_PROGRESS = 3  # attempts in a row that may end without a new checkpoint
 RETRY_S = 10.0  # from one refusal to requeue to the next attempt
@@ -108,8 +109,7 @@ class Task:
             self._fail(
                 Ending("failed", f"{self.order.world} tasks were asked for and SLURM started {self.place.num_tasks}")
             )
-        # unlike those of the jobs beside it, and of its own last start: one just given back may still be closing
-        port = PORTS[0] + (int(os.environ["SLURM_JOB_ID"]) + 7 * self.restart) % (PORTS[1] - PORTS[0])
+        port = port_of(int(os.environ["SLURM_JOB_ID"]), self.restart)
         os.environ["MASTER_PORT"] = str(port)
         found = TorchDistributedEnvironment()
         return {
@@ -257,6 +257,13 @@ class Task:
             f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without "
             f"{without}: raise time, then {self.again}"
         )
+
+
+def port_of(job: int, restart: int) -> int:
+    """Where the processes of a job meet: unlike all starts of the jobs beside it, and unlike its own last ones, whose
+    port may still be closing."""
+    first, end = PORTS
+    return first + job % ((end - first) // STARTS) * STARTS + restart % STARTS
 
 
 def job_facts(job: str) -> dict[str, str]:
