@@ -146,8 +146,11 @@ class Task:
         self._go_on(*self._cause(job_facts(self.job)), ending.message)
 
     def _bereft(self, ending: Ending) -> NoReturn:
-        """Another process of the run is gone. Its supervisor tells why, and ends the job, unless its node is gone too:
-        then the first node that is left puts the run back, rank 0's if that is among them."""
+        """Another process of the run is gone or hangs. Its supervisor tells why, and ends the job, unless its node is
+        gone too: then the first node that is left puts the run back, rank 0's if that is among them. Where every
+        supervisor is still there and none knows why, no node has failed: something hangs that would hang again."""
+        if self.rank > 0:
+            self.record.fail_alone(self.rank, platform.node(), self.job, self.restart, ending.message, bereft=True)
         until = time.monotonic() + GONE_S * (1 + self.place.node)
         while time.monotonic() < until:
             if (alone := self.record.failed_alone(self.job, self.restart)) is not None:
@@ -155,9 +158,14 @@ class Task:
                     self._end("killed", alone["message"])
                 sys.exit(1)
             time.sleep(LOOK_S)
-        last = self.record.attempts()[-1]
-        undecided = last.ended is None or (last.job, last.restart) != (self.job, self.restart)
-        self.decides = self.rank == 0 or (self.place.local_rank == 0 and undecided)
+        if self.rank == 0 and self.record.bereft(self.job, self.restart) == self.order.world - 1:
+            self._fail(ending)
+        decided = any(
+            one.ended is not None
+            for one in self.record.attempts()
+            if (one.job, one.restart) == (self.job, self.restart)
+        )
+        self.decides = self.rank == 0 or (self.place.local_rank == 0 and not decided)
         if self.decides:
             cause, taken_back = self._cause(job_facts(self.job))
             self._go_on("cancelled" if cause == "cancelled" else "node failure", taken_back, ending.message)

@@ -242,6 +242,28 @@ def test_a_trainer_that_was_killed_on_a_living_node_is_no_node_failure(
     assert end["message"] == "rank 1: the training process was ended by SIGKILL"
 
 
+@pytest.mark.parametrize(("living", "outcome", "requeued"), [(3, "killed", 0), (2, "node failure", 1)])
+def test_a_run_that_hangs_on_nodes_that_all_live_is_no_node_failure(
+    tmp_path: Path, stopped: Callable[..., Any], living: int, outcome: str, requeued: int
+) -> None:
+    hangs = Ending("killed", "error: no process has moved for 30 s", bereft=True)
+    for rank in range(1, 1 + living):
+        Record(tmp_path, "abc").fail_alone(rank, "node", "7_0", 0, hangs.message, bereft=True)
+    place, end = stopped(RUNNING, ending=hangs, nodes=2, processes=2)
+    assert (place.requeued, end["outcome"], end["message"]) == (requeued, outcome, hangs.message)
+
+
+def test_a_rank_that_another_ones_end_has_ended_says_that_it_lives(
+    tmp_path: Path, stopped: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the record's first line, of another machine, is not to be seen yet."""
+    monkeypatch.setattr(Record, "begin", lambda *_: None)
+    place, _ = stopped(RUNNING, ending=BEREFT, nodes=2, rank=1)
+    assert place.requeued == 1
+    record = Record(tmp_path, "abc")
+    assert (record.bereft("7_0", 0), record.bereft("7_0", 1), record.failed_alone("7_0", 0)) == (1, 0, None)
+
+
 def test_a_run_whose_nodes_fail_again_and_again_without_a_checkpoint_ends_and_says_so(
     stopped: Callable[..., Any],
 ) -> None:
