@@ -33,9 +33,13 @@ def check(settings: Settings, run: Path | None, processes: int) -> None:
     config = settings.config
     device = resolve_device(launched.agreed_device(config))
     refuse_too_many(processes, device)
-    told = None if config.deepspeed is None else deepspeed_file.precision(deepspeed_file.read(config.deepspeed)[1])
-    launched.agreed_precision(config, device, told)
     check_divides(config, processes)
+    told = None
+    if config.deepspeed is not None:
+        where, read = deepspeed_file.read(config.deepspeed)
+        deepspeed_file.check(where, read, config, processes)
+        told = deepspeed_file.precision(read)
+    launched.agreed_precision(config, device, told)
     run = runs.default_folder(settings.preset, config) if run is None else run
     runs.refuse_foreign(run)
     resolved(config, run, config.data.open(), runs.learned(run))

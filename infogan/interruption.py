@@ -1,7 +1,13 @@
-"""Stopping at a step boundary: a signal only raises a flag, which the trainer reads where it is safe to save."""
+"""Stopping at a step boundary: a signal only raises a flag, which the trainer reads where it is safe to save.
+
+Imports no torch: supervisors know a run's endings by it.
+"""
 
 import signal
 from types import FrameType, TracebackType
+
+EXIT_PART_FAILED = 75
+"""The status of a process that ends since another process of its run has; EX_TEMPFAIL of sysexits.h: try again."""
 
 
 class Interruption:

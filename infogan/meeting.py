@@ -76,7 +76,9 @@ class Meeting:
             processes = sum(there == host for there, _ in found)
             gpus = len({gpu for there, gpu in found if there == host})
             if gpus < processes:
-                raise UserError(f"processes: {processes} processes, {gpus} GPUs on {host}; say --processes {gpus}")
+                raise UserError(
+                    f"processes: {processes} processes, {gpus} GPUs on {host}; start {gpus} processes there"
+                )
 
 
 @contextmanager

@@ -139,6 +139,7 @@ def _go_on(
 ) -> Outcome:
     """Train from the checkpoint `found`, else from another run's weights, else from the first ones."""
     trainer = Trainer(engine, config, run, dataset, lease)
+    engine.watch.at("start")  # not patient any more: what is read from now on is small
     if found is not None:
         say(f"resuming from {found.folder}")
         trainer.resume(found)

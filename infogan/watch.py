@@ -6,9 +6,11 @@ nothing, and asks nothing of the device.
 
 - A process of which nothing is heard for `patience` seconds is gone, or stopped, or its machine is.
 - One that is heard of but stands still while the others wait for it, hangs; where all stand still in the same place, a
-  collective does. That takes `patience` seconds too, or three times the longest phase so far where that is longer.
-- Places that may last, such as pictures or the wait for data, are `patient`: standing still there means nothing. Who
-  has done its part and waits at a barrier is patient no more: where nobody stands further back, it waits in vain.
+  collective does. That takes `patience` seconds too, or three times the longest phase so far where that is longer;
+  until the first update since the start, or a resume, is over, it takes FIRST_UPDATE_S.
+- Places that may last, such as pictures, the wait for data, or `start` until the networks stand, are `patient`:
+  standing still there means nothing. Who has done its part and waits at a barrier is patient no more: where nobody
+  stands further back, it waits in vain.
 
 The first process that learns of a failure tells it, and all of them leave.
 """
@@ -29,11 +31,11 @@ from typing import Any, NoReturn
 import psutil
 import torch.distributed as dist
 
+from infogan.interruption import EXIT_PART_FAILED
 from infogan.lease import process_table
 from infogan.stillness import Place, judge
 from shards.errors import UserError
 
-EXIT_PART_FAILED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PUBLISH_S = 0.5
 ALARMED_S = 4.0  # silence that suffices once a collective has failed, as they do where a process of theirs dies
 FIRST_UPDATE_S = 600.0  # for an update in which libraries may compile, or try out what is fastest

@@ -20,7 +20,7 @@ def start_processes(verb: str, processes: int, words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from infogan.watch import EXIT_PART_FAILED
+    from infogan.interruption import EXIT_PART_FAILED
     from shards.workers import available_cores
 
     for name in list(logging.root.manager.loggerDict):

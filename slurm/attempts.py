@@ -1,8 +1,8 @@
 """What each job of a run did: one line when it began and one when it ended, in the sweep's `attempts/ID.jsonl`.
 
 The process of rank 0 writes them, each with the job, its kind (`train` or `evaluate`) and how often it was restarted.
-An attempt that was killed has no second line. A rank that fails alone says so in `attempts/ID.rank<n>.json`, since two
-machines cannot append to one file safely.
+An attempt that was killed has no second line. A rank that fails alone, or only because another one has, says so in
+`attempts/ID.rank<n>.json`, since two machines cannot append to one file safely.
 """
 
 import json
@@ -78,14 +78,22 @@ class Record:
         """Note how a job ended."""
         self._append({"event": "end", "time": time.time(), "job": job, "restart": restart, **facts})
 
-    def fail_alone(self, rank: int, host: str, job: str, restart: int, message: str) -> None:
-        """Say why a rank other than 0 ended."""
+    def fail_alone(self, rank: int, host: str, job: str, restart: int, message: str, *, bereft: bool = False) -> None:
+        """Say why a rank other than 0 ended; `bereft`: only because another one is gone, hangs or failed."""
         path = self.path.with_name(f"{self.path.stem}.rank{rank}.json")
         facts = {"time": time.time(), "rank": rank, "host": host, "job": job, "restart": restart, "message": message}
-        atomic.write_json(path, facts)
+        atomic.write_json(path, facts | {"bereft": bereft})
 
     def failed_alone(self, job: str, restart: int) -> Line | None:
-        """The first failure of a rank other than 0 in one start of a job."""
+        """The first failure of a rank other than 0 in one start of a job, of those that are nobody else's."""
+        found = [line for line in self._of_ranks(job, restart) if line.get("bereft") is not True]
+        return min(found, key=lambda line: line["time"], default=None)
+
+    def bereft(self, job: str, restart: int) -> int:
+        """How many ranks other than 0 have said in one start of a job that another's end has ended them."""
+        return sum(line.get("bereft") is True for line in self._of_ranks(job, restart))
+
+    def _of_ranks(self, job: str, restart: int) -> list[Line]:
         found = []
         for path in self.path.parent.glob(f"{self.path.stem}.rank*.json"):
             line = records.mapping(path)
@@ -93,7 +101,7 @@ class Record:
                 records.ignore(path, "it says no time or no message")
             elif (line.get("job"), line.get("restart")) == (job, restart):
                 found.append(line)
-        return min(found, key=lambda line: line["time"], default=None)
+        return found
 
     def attempts(self) -> list[Attempt]:
         """All attempts so far, oldest first."""
@@ -107,7 +115,7 @@ class Record:
                 found.append(Attempt(began=when, **known))
                 continue
             whose = line.get("job"), line.get("restart", 0)
-            same = [n for n, one in enumerate(found) if whose in ((one.job, one.restart), (None, 0))]
+            same = [n for n, one in enumerate(found) if whose == (one.job, one.restart)]
             if same:
                 found[same[-1]] = replace(found[same[-1]], ended=when, **known)
         return found

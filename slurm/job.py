@@ -25,6 +25,7 @@ from slurm.order import Order
 from slurm.supervisor import Ending, Signals, as_words, describe_affinity, supervise, with_caches
 
 PORTS = (20000, 32000)  # below those that Linux gives to outgoing connections
+STARTS = 12  # of a job, each with a port of its own
 WAIT_S = 300.0  # for SLURM to take a job away that it is going to take away
 NO_PROGRESS = 3  # attempts in a row that may end without a new checkpoint
 RETRY_S = 10.0  # from one refusal to requeue to the next attempt
@@ -108,8 +109,7 @@ class Task:
             self._fail(
                 Ending("failed", f"{self.order.world} tasks were asked for and SLURM started {self.place.num_tasks}")
             )
-        # unlike those of the jobs beside it, and of its own last start: one just given back may still be closing
-        port = PORTS[0] + (int(os.environ["SLURM_JOB_ID"]) + 7 * self.restart) % (PORTS[1] - PORTS[0])
+        port = port_of(int(os.environ["SLURM_JOB_ID"]), self.restart)
         os.environ["MASTER_PORT"] = str(port)
         found = TorchDistributedEnvironment()
         return {
@@ -146,8 +146,11 @@ class Task:
         self._go_on(*self._cause(job_facts(self.job)), ending.message)
 
     def _bereft(self, ending: Ending) -> NoReturn:
-        """Another process of the run is gone. Its supervisor tells why, and ends the job, unless its node is gone too:
-        then the first node that is left puts the run back, rank 0's if that is among them."""
+        """Another process of the run is gone or hangs. Its supervisor tells why, and ends the job, unless its node is
+        gone too: then the first node that is left puts the run back, rank 0's if that is among them. Where every
+        supervisor is still there and none knows why, no node has failed: something hangs that would hang again."""
+        if self.rank > 0:
+            self.record.fail_alone(self.rank, platform.node(), self.job, self.restart, ending.message, bereft=True)
         until = time.monotonic() + GONE_S * (1 + self.place.node)
         while time.monotonic() < until:
             if (alone := self.record.failed_alone(self.job, self.restart)) is not None:
@@ -155,9 +158,14 @@ class Task:
                     self._end("killed", alone["message"])
                 sys.exit(1)
             time.sleep(LOOK_S)
-        last = self.record.attempts()[-1]
-        undecided = last.ended is None or (last.job, last.restart) != (self.job, self.restart)
-        self.decides = self.rank == 0 or (self.place.local_rank == 0 and undecided)
+        if self.rank == 0 and self.record.bereft(self.job, self.restart) == self.order.world - 1:
+            self._fail(ending)
+        decided = any(
+            one.ended is not None
+            for one in self.record.attempts()
+            if (one.job, one.restart) == (self.job, self.restart)
+        )
+        self.decides = self.rank == 0 or (self.place.local_rank == 0 and not decided)
         if self.decides:
             cause, taken_back = self._cause(job_facts(self.job))
             self._go_on("cancelled" if cause == "cancelled" else "node failure", taken_back, ending.message)
@@ -257,6 +265,13 @@ class Task:
             f"{NO_PROGRESS} attempts in a row ended at their time limit of {order.time_s // 60} minutes without "
             f"{without}: raise time, then {self.again}"
         )
+
+
+def port_of(job: int, restart: int) -> int:
+    """Where the processes of a job meet: unlike all starts of the jobs beside it, and unlike its own last ones, whose
+    port may still be closing."""
+    first, end = PORTS
+    return first + job % ((end - first) // STARTS) * STARTS + restart % STARTS
 
 
 def job_facts(job: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`cluster: local`: the same sweep on this machine without SLURM, so many runs at once, until all are done.
 
-Ctrl-C and SIGTERM reach every run that is under way: they save and leave, and the same command goes on.
+Ctrl-C, SIGTERM and the end of the terminal (SIGHUP, unless `nohup` has it ignored) reach every run that is under way:
+they save and leave, and the same command goes on.
 """
 
 import os
@@ -19,6 +20,8 @@ from slurm.supervisor import Ending, Signals, supervise, with_caches
 from slurm.sweep import Run, Sweep
 
 Say = Callable[[str], None]
+HANDED_ON: dict[int, str] = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGTERM"}
+"""A signal to the sweep -> what its runs are told, who are in sessions of their own and know no terminal."""
 
 
 def run_all(
@@ -34,9 +37,11 @@ def run_all(
     turn.note({run.id: job for run in runs})
     turn.end()
     signals = Signals()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in HANDED_ON}
+    if before[signal.SIGHUP] == signal.SIG_IGN:  # by nohup
+        del before[signal.SIGHUP]
     for number in before:
-        signal.signal(number, lambda number, frame: signals.stop(signal.Signals(number).name))
+        signal.signal(number, lambda number, frame: signals.stop(HANDED_ON[number]))
     places: SimpleQueue[int] = SimpleQueue()
     for place in range(cluster.parallel):
         places.put(place)
@@ -65,7 +70,8 @@ def _run(sweep: Sweep, order: Order, job: str, signals: Signals, say: Say) -> En
     log = sweep.folder / "logs" / f"{order.run_id}.log"
     log.parent.mkdir(exist_ok=True)
     record.begin(order, job, 0, log.absolute())
-    environment = with_caches(order.within(os.environ), order.scratch)
+    threads = {"OMP_NUM_THREADS": str(order.cpus)}
+    environment = with_caches({**order.within(os.environ), **threads}, order.scratch)
     commands = [(order.training(launcher=True), True)] if order.train else []
     commands += [(order.evaluation(), False)] if order.evaluate is not None else []
     ending = Ending("finished")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slurm.cluster import Cluster, megabytes, minutes
 from slurm.runfolder import newest_checkpoint
-from slurm.spec import Shape
+from slurm.shape import Shape
 from slurm.sweep import Run, Sweep
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Order:
         """The command that trains the run; `launcher`: it starts its processes itself."""
         words = [sys.executable, "-m", "launch.train", "--config", self.config, "--run", self.run]
         words += [f"--plugin={plugin}" for plugin in self.plugins]
-        words += [f"threads={self.cpus}"] if self.cpus else []
+        words += [f"threads={self.cpus}"] if self.cpus and threads_of(self.config) is None else []
         return words + (["--processes", str(self.processes)] if launcher and self.processes > 1 else [])
 
     def evaluation(self) -> list[str]:
@@ -110,6 +110,8 @@ def order_for(sweep: Sweep, run: Run, cluster: Cluster, snapshot: "Snapshot", *,
     taken = needs(run.shape, cluster)
     evaluating = not train or sweep.evaluate.when == "run"
     local = cluster.kind == "local"
+    # one machine, whatever the shape says of nodes
+    nodes, processes = (1, taken.nodes * taken.processes) if local else (taken.nodes, taken.processes)
     return Order(
         run_id=run.id,
         sweep=str(sweep.folder.absolute()),
@@ -118,12 +120,12 @@ def order_for(sweep: Sweep, run: Run, cluster: Cluster, snapshot: "Snapshot", *,
         run=str(sweep.run_folder(run).absolute()),
         code=snapshot.digest,
         plugins=snapshot.plugins,
-        nodes=taken.nodes,
-        processes=taken.processes,
+        nodes=nodes,
+        processes=processes,
         cpus=0 if local else taken.cpus,
         gpus=0 if local else taken.gpus,
         time_s=60 * taken.minutes,
-        notice_s=cluster.preemption.notice_s if cluster.preemption.signal == "USR2" else 0,
+        notice_s=0 if local or cluster.preemption.signal == "none" else cluster.preemption.notice_s,
         requeue="none" if local else cluster.preemption.requeue,
         timeouts=cluster.preemption.timeouts,
         stop_if=sweep.stop_if,
@@ -144,14 +146,20 @@ def share(order: Order, place: int, places: int) -> Order:
     if "CUDA_VISIBLE_DEVICES" not in order.environment and len(devices) >= order.processes:
         own = range(place * order.processes, (place + 1) * order.processes)
         given["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number % len(devices)] for number in own)
-    says = _THREADS.search(Path(order.config).read_text(encoding="utf-8")) if order.train else None
+    says = threads_of(order.config) if order.train else None
     cores = len(os.sched_getaffinity(0)) // (places * order.processes)
     return replace(
         order,
-        cpus=int(says[1]) if says else max(cores, 1),
+        cpus=says or max(cores, 1),
         gpus=1 if devices else 0,
         environment={**order.environment, **given},
     )
+
+
+def threads_of(config: str) -> int | None:
+    """What a config says of threads; None where it leaves them open."""
+    says = _THREADS.search(Path(config).read_text(encoding="utf-8"))
+    return int(says[1]) if says else None
 
 
 def environment(cluster: Cluster) -> dict[str, str]:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infogan.interruption import EXIT_PART_FAILED
+from launch.train import EXIT_STOPPED
+from slurm.condition import Condition
 from slurm.order import Order, expanded
 from slurm.runfolder import last_row, tail
-from slurm.spec import Condition
 
-STOPPED_CODES = {130, 140, 143}  # launch.train's for SIGINT, SIGUSR2 and SIGTERM: saved, and left
-PART_FAILED_CODE = 75  # infogan.watch's: another process of the run is gone, hangs or failed, and the error names it
 LOOK_S = 0.2
 HOPELESS_S = 5.0
 MARGIN_S = 5.0  # what is left of the notice when a child that has not saved by then is killed
@@ -98,7 +98,7 @@ def supervise(
         killed_late = _wait(child, signals, order.notice_s, watch)
     finally:
         signals.forget(child)
-    if watch is not None and watch.reason and child.returncode in (*STOPPED_CODES, -signal.SIGTERM):
+    if watch is not None and watch.reason and child.returncode in (*EXIT_STOPPED.values(), -signal.SIGTERM):
         return Ending("hopeless", watch.reason)
     if killed_late and order.progress()[1] < signals.since:
         return Ending("stopped", "it had not saved in time and was killed: it goes on from its last checkpoint")
@@ -116,7 +116,7 @@ def _wait(child: "subprocess.Popen[bytes]", signals: Signals, notice_s: int, wat
         except subprocess.TimeoutExpired:
             pass
         late = time.time() - signals.since > max(notice_s - MARGIN_S, notice_s / 2)
-        if notice_s and signals.name == "SIGUSR2" and late:
+        if notice_s and signals.name in ("SIGUSR2", "SIGTERM") and late:
             child.kill()
             child.wait()
             return True
@@ -127,7 +127,7 @@ def _wait(child: "subprocess.Popen[bytes]", signals: Signals, notice_s: int, wat
 def _ending(code: int, signals: Signals, log: Path, began: int) -> Ending:
     if code == 0:
         return Ending("finished")
-    if code in STOPPED_CODES:
+    if code in EXIT_STOPPED.values():
         return Ending("stopped")
     if code < 0:
         name = signal.Signals(-code).name
@@ -136,7 +136,7 @@ def _ending(code: int, signals: Signals, log: Path, began: int) -> Ending:
         guess = ", as when memory runs out" if name == "SIGKILL" else ""
         return Ending("killed", f"the training process was ended by {name}{guess}")
     said = error_line(log, began) or f"the training process ended with code {code}"
-    return Ending("killed", said, bereft=True) if code == PART_FAILED_CODE else Ending("failed", said)
+    return Ending("killed", said, bereft=True) if code == EXIT_PART_FAILED else Ending("failed", said)
 
 
 def error_line(log: Path, began: int) -> str:

@@ -5,7 +5,7 @@
       configs/ID-*.yaml   each run's whole config, resolved; its name ends in its digest, so no file ever changes
       runs/ID/            a run, like any other
       attempts/ID.jsonl   when each job of a run began and ended, and why (`slurm.attempts`);
-                          ID.rank<n>.json: why a rank other than 0 ended by itself
+                          ID.rank<n>.json: why a rank other than 0 ended
       submissions/        which job was sent for which run, with which code (`slurm.submissions`)
       code/DIGEST/        the code that the jobs run (`slurm.snapshot`)
       jobs/               what submitit and SLURM write: scripts, logs

@@ -52,6 +52,7 @@ def test_each_process_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--processes", "2", "network.name=mnist"), "but network mnist takes 28x28x1"),
         (("--processes", "2", "precision=fp16"), "fp16 needs a GPU"),
         (("--processes", "2", "seed=-1"), "seed: -1: must be at least 0"),
+        (("--processes", "2", "deepspeed={}"), "train_micro_batch_size_per_gpu is 8, the config makes it 4"),
     ],
 )
 def test_the_command_refuses_it_in_one_line_and_starts_nothing(
@@ -63,20 +64,20 @@ def test_the_command_refuses_it_in_one_line_and_starts_nothing(
         "try:\n    launch.cli.run(launch.train.command)\n"
         "finally:\n    assert 'infogan.trainer' not in sys.modules"
     )
+    zero = tmp_path / "zero.json"
+    zero.write_text('{"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 8}')
     preset = tmp_path / "tiny.yaml"
     preset.write_text(
         f"data: {{path: {tiny_data}}}\ncodes: {{k: {{kind: categorical, ways: 3}}}}\nnetwork: {{name: mnist}}\n"
         "batch: 8\ndevice: cpu\nprecision: fp32\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program, str(preset), *words], cwd=tmp_path, env=environment(), text=True,
-        capture_output=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-c", program, str(preset), *(word.format(zero) for word in words)]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(), text=True, capture_output=True, check=False)
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
     assert said in line
-    assert list(tmp_path.iterdir()) == [preset]
+    assert sorted(tmp_path.iterdir()) == [preset, zero]
 
 
 def environment() -> dict[str, Any]:

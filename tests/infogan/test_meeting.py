@@ -21,7 +21,7 @@ def refuse_shared(found: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_more_processes_than_gpus_are_refused_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"^processes: 4 processes, 2 GPUs on node7; say --processes 2$"):
+    with pytest.raises(UserError, match=r"^processes: 4 processes, 2 GPUs on node7; start 2 processes there$"):
         refuse_shared(GPUS, monkeypatch)
     refuse_shared(GPUS[:2] + GPUS[4:], monkeypatch)
 

@@ -94,6 +94,18 @@ def test_a_process_that_hangs_ends_all(infogan: Any, arguments: tuple[str, ...])
     )
 
 
+def test_a_process_that_hangs_while_it_resumes_ends_all(infogan: Any, arguments: tuple[str, ...]) -> None:
+    infogan.ranks(2, *arguments, "stop=5 updates")
+    hangs = (
+        "import os, time, infogan.trainer, infogan.watch\n"
+        "infogan.watch.FIRST_UPDATE_S = 4\n"
+        "if os.environ['RANK'] == '1': infogan.trainer.Trainer.resume = lambda self, found: time.sleep(1000)\n"
+    )
+    ended = infogan.ranks(2, *arguments, "stop=10 updates", before=hangs)
+    assert {end.code for end in ended} <= {75, -signal.SIGKILL}
+    assert re.search(r"rank 1 \(process \d+ on .*\) hangs: for \d+ s it has been in the start phase", told(ended))
+
+
 @pytest.mark.parametrize("what", ["ValueError", "RuntimeError"])
 def test_a_process_that_fails_ends_all_and_tells_why(infogan: Any, arguments: tuple[str, ...], what: str) -> None:
     ended = infogan.ranks(2, *arguments, before=IN_UPDATE_7.format(what=f"raise {what}('no such luck')"))

@@ -2,16 +2,26 @@
 
 import csv
 import json
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from infogan import settings
 from shards.torchvision_ops import ensure_importable
+from slurm import local
+from slurm.attempts import Record
+from slurm.cluster import Cluster
 from slurm.metric_names import REPORTED, is_among, of_log, of_report
+from slurm.order import Order
+from slurm.shape import Shape
+from slurm.spec import Evaluation
+from slurm.sweep import Run, Sweep
 
 
 @pytest.fixture
@@ -151,3 +161,47 @@ def test_every_number_that_a_run_leaves_is_among_those_that_it_was_said_to_have(
     from infogan.evaluation.families import FAMILIES
 
     assert set(REPORTED) == set(FAMILIES)
+
+
+def run_here(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> bool:
+    """`run_all` of one run whose trainer is this Python."""
+    (folder / "config.yaml").write_text("batch: 8\nthreads: 3\n")
+    order = Order(
+        run_id="abc", sweep=str(folder), folder=str(folder), config=str(folder / "config.yaml"),
+        run=str(folder / "run"), code="c0de", plugins=(), nodes=1, processes=1, cpus=0, gpus=0, time_s=3600, notice_s=0,
+        requeue="none", timeouts=100, stop_if=(), evaluate=(), train=True, environment={}, scratch=None,
+    )  # fmt: skip
+    monkeypatch.setattr(Order, "training", lambda order, launcher: [sys.executable, "-c", code])
+    monkeypatch.setattr(Order, "evaluation", lambda order: [sys.executable, "-c", code])
+    run = Run("abc", {}, Shape(), "", "40 updates")
+    sweep = Sweep(folder, "here", (run,), Evaluation())
+    turn = SimpleNamespace(note=lambda jobs: None, end=lambda: None)
+    return local.run_all(sweep, [run], Cluster(kind="local"), lambda run: order, print, cast(Any, turn))
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_end_of_its_terminal_reaches_the_runs_unless_it_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: bool
+) -> None:
+    """The runs are in sessions of their own: nobody else would tell them."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    saves = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "os.kill(os.getppid(), signal.SIGHUP)\n"
+        f"time.sleep({0.2 if ignored else 60})\n"
+    )
+    try:
+        assert run_here(tmp_path, monkeypatch, saves) == ignored
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    (attempt,) = Record(tmp_path, "abc").attempts()
+    assert attempt.outcome == ("finished" if ignored else "stopped")
+
+
+def test_trainings_and_evaluations_here_keep_to_their_part_of_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_here(tmp_path, monkeypatch, "import os; print(os.environ['OMP_NUM_THREADS'])")
+    assert (tmp_path / "logs" / "abc.log").read_text() == "3\n3\n"
