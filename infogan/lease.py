@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from typing import Any, Self
 
 import psutil
 
-from shards import atomic
+from shards import atomic, small_json
 from shards.errors import UserError
 
 FOLDER = ".lease"
@@ -37,6 +38,7 @@ MESSAGE_LENGTH = 1000
 _ENDING_S = 2.0  # how long a process of this machine that was told to end, or killed, may take to be gone
 _POLL_S = 0.05
 _NAME = re.compile(r"(\d{6,})\.json")
+_KINDS = {"host": str, "table": str, "pid": int, "started": int | float, "job": str | None, "restart": int}
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 Say = Callable[[str], None]
@@ -65,8 +67,18 @@ class Holder:
             os.getpid(),
             psutil.Process().create_time(),
             os.environ.get("SLURM_JOB_ID"),
-            int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+            restarts(),
         )
+
+    @classmethod
+    def parse(cls, plain: Any) -> "Holder":
+        """A holder as a file tells of it; ValueError where it tells of none."""
+        if isinstance(plain, dict) and plain.keys() == _KINDS.keys():
+            found = cls(**plain)
+            typed = all(isinstance(plain[key], kind) for key, kind in _KINDS.items())
+            if typed and 0 < found.pid < 1 << 31 and 0 <= found.started < 1e11 and found.restart >= 0:
+                return found
+        raise ValueError("it names no process")
 
     def gone(self, asking: "Holder") -> bool | None:
         """Whether this process has ended; None where `asking` cannot tell, since it is on another machine."""
@@ -102,6 +114,14 @@ class Heartbeat:
     @property
     def held(self) -> bool:
         return self.state == "training"
+
+
+def restarts() -> int:
+    """How often SLURM has put this job back; what is no number counts as never."""
+    try:
+        return max(int(os.environ.get("SLURM_RESTART_COUNT", "0")), 0)
+    except ValueError:
+        return 0
 
 
 def process_table() -> str:
@@ -265,11 +285,12 @@ def _newest(run: Path) -> tuple[int, Heartbeat | None]:
     if not leases:
         return 0, None
     number, path = leases[-1]
-    try:
-        content = json.loads(path.read_bytes())
-        return number, Heartbeat(number, Holder(**content["holder"]), dict(content["facts"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return number, None
+    with suppress(OSError, ValueError):
+        content = small_json.mapping(path)
+        facts = content.get("facts")
+        if isinstance(facts, dict) and isinstance(facts.get("state"), str):
+            return number, Heartbeat(number, Holder.parse(content.get("holder")), facts)
+    return number, None
 
 
 def _leases(run: Path) -> list[tuple[int, Path]]:

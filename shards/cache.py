@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from shards import atomic, index, location
+from shards import atomic, index, location, small_json
 from shards.errors import UserError
 from shards.integrity import stamp_of
 from shards.locks import FileLock
@@ -235,7 +235,7 @@ class Cache:
                 path.unlink(missing_ok=True)
                 continue
             with contextlib.suppress(OSError, ValueError):
-                yield json.loads(path.read_bytes())
+                yield small_json.mapping(path)
 
     def _over(self, lease: Path) -> bool:
         """Whether the process of a lease is gone. One of another machine is a day later: its locks may not reach us."""

@@ -152,6 +152,8 @@ class Manifest:
             raise DataError(f"{place} is damaged: not UTF-8 text; build the data set again") from None
         except json.JSONDecodeError as error:
             raise DataError(f"{place} is damaged: {error}; build the data set again") from None
+        except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
+            raise DataError(f"{place} is damaged: it is no manifest; build the data set again") from None
         return _parse(document, place)
 
     def document(self) -> dict[str, Any]:
@@ -269,7 +271,7 @@ class _Reader:
 
     def range(self, value: Any, where: str) -> None:
         numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-        if not numbers or not all(math.isfinite(v) for v in value) or not value[0] < value[1]:
+        if not numbers or not all(-math.inf < v < math.inf for v in value) or not value[0] < value[1]:
             raise self.fail(where, f"must be two numbers, the lower first, not {value!r}")
 
     def split(self, name: str, value: Any) -> Split:

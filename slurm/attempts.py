@@ -137,7 +137,7 @@ class Record:
 
 def _sound(line: Line) -> bool:
     """Whether a line can be read as the beginning or the end of an attempt."""
-    if line.get("event") not in ("begin", "end") or not records.number(line.get("time")):
+    if line.get("event") not in ("begin", "end") or not records.moment(line.get("time")):
         return False
     for key in line.keys() & _FIELDS.keys():
         usual = _FIELDS[key]

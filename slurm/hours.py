@@ -38,7 +38,7 @@ def device_of(attempt: Attempt) -> str:
 
 def hours_of(attempt: Attempt, end: float, saved: float) -> Hours:
     """Device hours of one attempt; `saved`: when the newest checkpoint was written that was left after it."""
-    devices = attempt.gpus or attempt.cpus
+    devices = float(attempt.gpus or attempt.cpus)
     lost = 0.0 if attempt.outcome == "finished" else end - min(max(attempt.began, saved), end)
     return Hours(devices * (end - attempt.began) / 3600, devices * lost / 3600)
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 from submitit.core.job_environment import JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
+from infogan.lease import restarts
 from slurm import scheduler
 from slurm.attempts import Attempt, Record
 from slurm.order import Order
@@ -56,7 +57,7 @@ class Task:
         self.place = JobEnvironment()
         self.rank = self.place.global_rank
         self.job = self.place.job_id
-        self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self.restart = restarts()
         self.log = Path(self.place.paths.stdout)
         self.record = Record(Path(order.sweep), order.run_id)
         self.decides = self.rank == 0

@@ -37,15 +37,12 @@ def heartbeat(run: Path) -> Heartbeat | None:
     found = lease.read(run)
     if found is None:
         return None
-    facts = found.facts
-    mi = facts.get("mi", {})
-    numbers = [facts.get(key) for key in ("images", "stop_images", "images_per_s")]
-    if (
-        isinstance(facts.get("state"), str)
-        and number(facts.get("time"))
-        and all(value is None or number(value) for value in numbers)
-        and isinstance(mi, dict)
-    ):
+    facts, mi = found.facts, found.facts.get("mi", {})
+    numbers = [
+        facts.get("images", 0),
+        *(facts[key] for key in ("stop_images", "images_per_s") if facts.get(key) is not None),
+    ]
+    if records.moment(facts.get("time")) and all(map(number, numbers)) and isinstance(mi, dict):
         return replace(found, facts=facts | {"mi": {name: value for name, value in mi.items() if number(value)}})
     records.ignore(run / lease.FOLDER / f"{found.number:06d}.json", "it is no heartbeat")
     return None

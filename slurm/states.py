@@ -148,6 +148,8 @@ def _came_first(alone: Line, last: Attempt) -> bool:
 def _recorded(seen: Seen, last: Attempt) -> tuple[str, str]:
     if last.outcome in ("preempted", "stopped"):
         return "stopped", last.message or ("preempted" if last.outcome == "preempted" else "")
+    if last.outcome not in STATES:
+        return "lost", f"its record says how it ended in a word that this version does not know: {last.outcome!r}"
     if last.outcome != "finished":
         return last.outcome, last.message
     if not seen.trained:

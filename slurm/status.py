@@ -216,7 +216,7 @@ def _status(
     return Status(
         id=run.id, values=run.values, state=state, message=message, images=images, stop_images=whole,
         images_per_s=speed, mi=facts.get("mi", {}),
-        seconds_left=(whole - images) / speed if running and speed and whole else None,
+        seconds_left=(whole - images) / speed if running and whole and (speed or 0) > 1e-9 else None,
         silent_s=time.time() - facts["time"] if running and "time" in facts else None,
         job=newest.job.id if newest is not None else None,
         host=heart.holder.host if heart is not None else None, attempts=len(attempts),

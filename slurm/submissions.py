@@ -4,19 +4,20 @@ It is written before anything is sent and says what is about to be, array by arr
 gives them. So two that submit at once see each other, and the jobs of one that was killed can be told (`slurm.strays`).
 """
 
-import json
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from infogan.lease import Holder
-from shards import atomic
+from shards import atomic, small_json
 from shards.errors import UserError
+from slurm import records
 
 Entry = dict[str, Any]
 
@@ -24,6 +25,7 @@ FOLDER = "submissions"
 FRESH_S = 300.0
 """How long a submission on another machine, whose processes cannot be looked up, counts as under way."""
 
+_JOB = re.compile(r"\w[\w.-]*")
 _HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,8 +47,9 @@ def submissions(sweep: Path) -> list[Entry]:
 def damaged(sweep: Path) -> list[str]:
     """A line for each file of a submission that cannot be read. The jobs that it told of are not known then."""
     return [
-        f"{path}: damaged: jobs that it told of are not known; remove it, and infogan sweep submit asks SLURM for them"
-        for path in _read(sweep / FOLDER)[1]
+        f"{path}: damaged: {why}: jobs that it told of are not known; remove it, and infogan sweep submit asks SLURM "
+        "for them"
+        for path, why in _read(sweep / FOLDER)[1]
     ]
 
 
@@ -56,25 +59,42 @@ def refuse_damaged(sweep: Path) -> None:
         raise UserError(line)
 
 
-def _read(folder: Path) -> tuple[list[tuple[Path, Entry]], list[Path]]:
-    """The submissions of a folder, oldest first, and the files that hold none."""
+def _read(folder: Path) -> tuple[list[tuple[Path, Entry]], list[tuple[Path, str]]]:
+    """The submissions of a folder, oldest first, and the files that hold none, with what is wrong with each."""
     found, torn = [], []
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append((path, {"name": path.stem, **_checked(json.loads(path.read_bytes()))}))
+            found.append((path, _load(path)))
         except FileNotFoundError:  # of one that has sent nothing after all
             continue
-        except (ValueError, KeyError, TypeError, AttributeError):
-            torn.append(path)
+        except (OSError, ValueError) as error:
+            torn.append((path, records.words(error)))
     return sorted(found, key=lambda pair: float(pair[1]["time"])), torn
 
 
-def _checked(entry: Entry) -> Entry:
-    """What a file says; an error of any kind where that is no submission."""
-    float(entry["time"]), Holder(**entry["holder"]), entry["open"], entry["cluster"]
-    if not entry["jobs"].keys() <= entry["code"].keys() or (entry["jobs"] and not entry["kind"]):
+def _load(path: Path) -> Entry:
+    """The submission that a file tells of; OSError or ValueError where it cannot be read, or tells of none."""
+    entry = {"arrays": [], **small_json.mapping(path), "name": path.stem}  # older ones do not tell their arrays
+    Holder.parse(entry.get("holder"))
+    code, jobs, arrays = entry.get("code"), entry.get("jobs"), entry["arrays"]
+    wrong = {
+        "time": not records.moment(entry.get("time")),
+        "open": not isinstance(entry.get("open"), bool),
+        "cluster": not isinstance(entry.get("cluster"), str),
+        "kind": entry.get("kind") not in (("train", "evaluate") if jobs else ("train", "evaluate", "")),
+        "code": not (isinstance(code, dict) and _texts(code.values())),
+        "jobs": not (isinstance(jobs, dict) and _texts(jobs.values()) and all(map(_JOB.fullmatch, jobs.values()))),
+        "arrays": not (isinstance(arrays, list) and all(isinstance(runs, list) and _texts(runs) for runs in arrays)),
+    }
+    if any(wrong.values()):
+        raise ValueError(f"{', '.join(key for key, is_so in wrong.items() if is_so)}: not as a submission writes it")
+    if not entry["jobs"].keys() <= entry["code"].keys():
         raise ValueError("jobs of nothing that was to be sent")
-    return {"arrays": [], **entry}  # which older ones do not tell
+    return entry
+
+
+def _texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def newest(sweep: Path) -> Submission:
@@ -128,7 +148,7 @@ class Turn:
             holder = Holder(**entry["holder"])
             gone = not entry["open"] or holder.gone(Holder.current())
             if gone is None:
-                gone = written - path.stat().st_mtime > FRESH_S
+                gone = abs(written - path.stat().st_mtime) > FRESH_S  # no file of a living one is of the future
             if not gone:
                 raise UserError(
                     f"sweep {self._path.parent.parent}: {holder} is submitting just now: wait for it, then run the "
@@ -150,7 +170,7 @@ class Turn:
 def note_later(sweep: Path, submission: str, jobs: Mapping[str, str]) -> None:
     """Write down what a submission has sent that ended before it could."""
     path = sweep / FOLDER / f"{submission}.json"
-    entry = _checked(json.loads(path.read_bytes()))
+    entry = {key: value for key, value in _load(path).items() if key != "name"}
     atomic.write_json(path, {**entry, "open": False, "jobs": {**entry["jobs"], **jobs}})
 
 

@@ -17,13 +17,14 @@ A run's id is the beginning of its config's digest: the same run has the same id
 """
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from infogan import sections
-from shards import atomic
+from shards import atomic, small_json
 from shards.errors import UserError
 from slurm import parsing, records
 from slurm.parsing import Values, cut, shown
@@ -31,6 +32,8 @@ from slurm.shape import Shape
 from slurm.spec import Best, Evaluation, Spec
 
 FORMAT = 1
+
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def read(folder: Path) -> Sweep:
     """A sweep by its folder; UserError where that holds none, or none that can be read."""
     path = folder / "sweep.json"
     try:
-        plain = json.loads(path.read_bytes())
+        plain = small_json.content(path)
         _check_format(path, parsing.mapping("sweep", plain))
         return _parse(folder, plain)
     except (FileNotFoundError, NotADirectoryError):
@@ -129,7 +132,7 @@ def read(folder: Path) -> Sweep:
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): put that right, then run it again") from None
-    except (_Damaged, ValueError, RecursionError) as error:
+    except (_Damaged, ValueError) as error:
         raise UserError(f"{path}: damaged ({cut(str(error))}): infogan sweep submit SPEC writes it anew") from None
 
 
@@ -167,6 +170,8 @@ def _parse(folder: Path, plain: Values) -> Sweep:
 def _run(place: str, value: Any) -> Run:
     plain = parsing.mapping(place, value)
     texts = {key: _text(f"{place}.{key}", plain.get(key)) for key in ("id", "digest", "stop", "config")}
+    if not _NAME.fullmatch(texts["id"]) or not _NAME.fullmatch(texts["config"] or texts["id"]):
+        raise ValueError(f"{place}: id and config must be names of files")
     values = parsing.mapping(f"{place}.values", plain.get("values"))
     return Run(values=values, shape=sections.build(Shape, plain.get("shape"), f"{place}.shape"), **texts)
 
