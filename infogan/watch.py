@@ -26,6 +26,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
@@ -41,6 +42,7 @@ ALARMED_S = 4.0  # silence that suffices once a collective has failed, as they d
 FIRST_UPDATE_S = 600.0  # for an update in which libraries may compile, or try out what is fastest
 SPEAK_S = 2.0  # for the store to answer whether another has spoken; that of a frozen machine does not
 SLOWER = 3  # times the longest phase so far: what takes longer hangs
+TOLD = "INFOGAN_TOLD"  # in the environment: a file that a launcher of ours looks for, to know whether one has spoken
 FORGET = 0.95  # of the longest phase is kept from one phase to the next: one may have waited for another's data
 
 INTERRUPTED = "interrupted"
@@ -65,6 +67,8 @@ class Watch:
         self._signals: int | None = None  # where the numbers of signals can be read as they come
         self._terminated: float | None = None
         self._who = _who()
+        held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self._launcher = os.getppid() if held else None  # it holds the store, or stands for who does
         if world > 1:
             self._begin()
 
@@ -184,6 +188,9 @@ class Watch:
                 self._heard, self._moved = dict.fromkeys(self._heard, now), dict.fromkeys(self._moved, now)
                 self._since = now
             looked = now
+            if self._launcher not in (None, os.getppid()):
+                line = f"{self._error()}the launcher (process {self._launcher}) is gone; {ALL_END}"
+                self._end(line if os.environ.get("LOCAL_RANK") == "0" else None, EXIT_PART_FAILED)
             for rank, heard in self._heard.items():
                 if now - heard > (self._alarmed_patience if self._alarmed else self.patience):
                     self._lost(rank, now - heard)
@@ -240,6 +247,9 @@ class Watch:
         lost = self.rank > 0 and culprit == self._watched[0]
         if line is not None and (lost or self._first_to_speak(json.dumps(verdict))):
             os.write(sys.stderr.fileno(), f"{line}\n".encode())
+            if told := os.environ.get(TOLD):
+                with suppress(OSError):
+                    Path(told).touch()
         self._follow(verdict)
 
     def _first_to_speak(self, verdict: str) -> bool:

@@ -2,9 +2,15 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch.plugin_option import loaded_plugins
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def start_processes(verb: str, processes: int, words: Sequence[str]) -> int:
@@ -20,7 +26,7 @@ def start_processes(verb: str, processes: int, words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from infogan.interruption import EXIT_PART_FAILED
+    from infogan.watch import TOLD
     from shards.workers import available_cores
 
     for name in list(logging.root.manager.loggerDict):
@@ -37,11 +43,29 @@ def start_processes(verb: str, processes: int, words: Sequence[str]) -> int:
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",  # handed on; of any other, orphans would be left
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
-    try:
-        elastic_launch(launch_config, sys.executable)("-m", f"launch.{verb}", *loaded_plugins(), *words)
-    except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        return code if code >= 0 else EXIT_PART_FAILED  # killed; another process has told of it
-    except SignalException as error:
-        return 128 + error.sigval
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stacks of C++ while a lost process is looked for
+    with tempfile.TemporaryDirectory(prefix="infogan-") as folder:
+        told = Path(folder) / "told"
+        os.environ[TOLD] = str(told)
+        try:
+            elastic_launch(launch_config, sys.executable)("-m", f"launch.{verb}", *loaded_plugins(), *words)
+        except ChildFailedError as error:
+            return _failed(error, told.exists())
+        except SignalException as error:
+            return 128 + error.sigval
     return 0
+
+
+def _failed(error: "ChildFailedError", told: bool) -> int:
+    """The exit status; where a signal ended a process before the others watched over it, a line that nobody else has
+    `told`."""
+    from infogan.interruption import EXIT_PART_FAILED
+    from infogan.watch import ALL_END
+
+    rank, failure = error.get_first_failure()
+    if failure.exitcode >= 0:
+        return failure.exitcode
+    if not told:
+        who = f"rank {rank} (process {failure.pid})"
+        print(f"error: {who} was ended by {failure.signal_name()}; {ALL_END}", file=sys.stderr)
+    return EXIT_PART_FAILED

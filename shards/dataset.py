@@ -140,6 +140,9 @@ def _fetched(url: str, cache: CacheOptions) -> Manifest:
                 "first with `infogan shards prefetch`"
             ) from None
     data = Remote(url).read(FILE_NAME)
+    if not data.lstrip().startswith(b"{"):
+        page = "a web page" if data.lstrip().startswith(b"<") else "something else"
+        raise DataError(f"{place}: the server sent {page if data else 'an empty file'}, not a manifest; check the URL")
     manifest = Manifest.parse(data, place)
     if manifest.tars and not location.is_url(manifest.tars):
         raise DataError(f"{place}: names the folder {manifest.tars} of another machine; adopt the tars at their URL")

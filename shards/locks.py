@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from shards import atomic
 from shards.errors import UserError
 
 _POLL_S = 0.02
@@ -30,7 +31,7 @@ class FileLock:
         stop: ends the waiting with `Stopped`.
 
     Raises:
-        UserError: the file system has no locks.
+        UserError: the file system has no locks, or no room for the file.
     """
 
     def __init__(self, path: Path, stop: threading.Event | None = None) -> None:
@@ -39,7 +40,8 @@ class FileLock:
 
     def attempt(self) -> bool:
         """Takes the lock if it is free; never waits."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        with atomic.explained(self.path):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

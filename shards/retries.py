@@ -20,13 +20,14 @@ _LONGEST_RETRY_AFTER = 300.0  # seconds of a server's Retry-After that we obey
 
 # What no other try would mend. Everything else may pass: each protocol's package has classes of its own for that.
 _FINAL = (
-    aiohttp.InvalidURL, NotADirectoryError, IsADirectoryError, ValueError, TypeError, LookupError, AttributeError,
-    AssertionError, ImportError, NotImplementedError,
+    aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, NotADirectoryError, IsADirectoryError, ValueError, TypeError,
+    LookupError, AttributeError, AssertionError, ImportError, NotImplementedError,
 )  # fmt: skip
-_FINAL_ELSEWHERE = (  # those of botocore and google-auth, by name
+_FINAL_ELSEWHERE = (  # those of botocore, google-auth, ftplib and paramiko, by name
     "NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "ProfileNotFound", "ConfigParseError",
     "ConfigNotFound", "NoRegionError", "ValidationError", "ParamValidationError", "SSOError", "LoginError",
     "TokenRetrievalError", "InvalidConfigError", "DefaultCredentialsError", "RefreshError",
+    "error_perm", "AuthenticationException",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from shards.retries import Differs, Patience, Torn, Tries
 
 _BLOCK = 2 << 20  # bytes asked for at once where a protocol has no streams, and due within `Patience.stall`
 _PIECE = 1 << 20  # bytes taken from a stream at once
+SMALL = 64 << 20  # bytes of the largest file that is read into memory: the manifest of a million shards has half
 _EXTRA = "infogan-harness[remote]"
 
 PATIENCE = Patience()
@@ -38,40 +39,60 @@ class Remote:
     """The files below a URL.
 
     Raises:
-        UserError: a protocol that nobody knows, or whose package is not installed.
+        UserError: a protocol that nobody knows, whose package is not installed, or whose server cannot be reached.
     """
 
     def __init__(self, url: str, patience: Patience | None = None) -> None:
         self.url, self.patience = url, patience or PATIENCE
-        http = protocol(url) in ("http", "https")
-        try:
-            self._fs = fsspec.core.url_to_fs(url, **(self._http_options() if http else {}))[0]
-        except ImportError as error:
-            raise UserError(
-                f"{shown(url)}: {protocol(url)}:// needs a package that is not installed ({error}); "
-                f'pip install "{_EXTRA}" brings that of s3://, pip install PACKAGE any other'
-            ) from None
-        except ValueError as error:
-            raise UserError(f"{shown(url)}: {error}; give a path, or a URL that fsspec reads") from None
+        options = self._http_options() if protocol(url) in ("http", "https") else {}
+        tries = Tries(url, self.patience, threading.Event())
+        while True:
+            try:
+                self._fs = fsspec.core.url_to_fs(url, **options)[0]
+                return
+            except ImportError as error:
+                raise UserError(
+                    f"{shown(url)}: {protocol(url)}:// needs a package that is not installed ({error}); "
+                    f'pip install "{_EXTRA}" brings that of s3://, pip install PACKAGE any other'
+                ) from None
+            except ValueError as error:
+                raise UserError(f"{shown(url)}: {error}; give a path, or a URL that fsspec reads") from None
+            except Exception as error:  # of a protocol that connects here already, or wants what no URL can say
+                tries.failed(error)
 
     def _http_options(self) -> dict[str, Any]:
         stall = self.patience.stall
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=stall, sock_read=stall)
         return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
 
-    def read(self, name: str) -> bytes:
-        """A small file, whole.
+    def read(self, name: str, most: int = SMALL) -> bytes:
+        """A file of `most` bytes at most, whole.
 
         Raises:
-            DataError: there is none, or it is refused. UserError: the server cannot be reached.
+            DataError: there is none, it is refused, or is larger. UserError: the server cannot be reached.
         """
         place = join(self.url, name)
         tries = Tries(place, self.patience, threading.Event())
         while True:
             try:
-                return self._cat(place, None, None)
+                data = self._beginning(place, most + 1)
+                break
             except Exception as error:
                 tries.failed(error)
+        if len(data) > most:
+            raise DataError(f"{shown(place)}: has more than {most:,} bytes, which no {name} has; check the URL")
+        return data
+
+    def _beginning(self, place: str, count: int) -> bytes:
+        """A file as far as its first `count` bytes, whatever the server sends."""
+        if not isinstance(self._fs, HTTPFileSystem):
+            size = self._fs.info(self._fs._strip_protocol(place))["size"]  # an empty file has no range to ask for
+            return self._cat(place, None, None if size is None or size < count else count)
+        data = bytearray()
+        with closing(self._stream(place, 0)) as stream:  # the server may send more than it says, or pack it
+            while len(data) < count and (piece := stream.read(_PIECE)):
+                data += piece
+        return bytes(data[:count])
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, as far as the server says. Raises like `read`."""
@@ -183,7 +204,14 @@ class Remote:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         # A size, whichever, keeps fsspec from asking for it in a request of its own.
-        return self._fs.open(place, block_size=0, size=1, headers=headers)
+        stream = self._fs.open(place, block_size=0, size=1, headers=headers)
+        response = stream.r
+        if response.status not in (200, 203, 206):  # no error to aiohttp, but no file either
+            stream.close()
+            raise aiohttp.ClientResponseError(
+                response.request_info, response.history, status=response.status, message=response.reason or ""
+            )
+        return stream
 
     def _blocks(self, place: str, offset: int, size: int) -> Iterator[bytes]:
         while offset < size:

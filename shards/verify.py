@@ -101,13 +101,17 @@ def _fetched_place(dataset: Dataset, folder: Path, shard: Shard) -> tuple[Path, 
 
 def _arriving(remote: Remote, found: _Examined) -> Iterator[tuple[str, Shard]]:
     """Fetches one shard after the other, each when a worker is free for it, and its sidecar if that is there too."""
+    from shards.transport import SMALL  # see above
+
     for split, shard in _tasks(found.dataset):
         tar, sidecar = found.place(shard)
         try:
             with atomic.file(tar) as file:
                 remote.download(shard, file, threading.Event())
             if sidecar.parent == tar.parent:
-                atomic.write_bytes(sidecar, remote.read(index.sidecar(Path(shard.name)).as_posix()))
+                entries = shard.samples * len(found.dataset.layout.extensions)
+                name = index.sidecar(Path(shard.name)).as_posix()
+                atomic.write_bytes(sidecar, remote.read(name, max(SMALL, entries * index.ENTRY.itemsize)))
         except DataError as error:
             rule, _, remedy = str(error).partition(": ")[2].partition("; ")
             found.of[shard.name] = [Fault(shard.name, "", rule, remedy)], b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import threading
 from collections import Counter
@@ -16,7 +17,8 @@ class FaultyServer:
     `plan(path, number)` says what happens to the request `number` (from 0 on) for a path: "" serves it well;
     "drop" closes the connection before an answer; "tear" after a part of the body; "short" sends a part of the body
     as if it were all; "stall" stops in the middle for `stall` seconds; "flip" alters a byte; a status such as "503" or
-    "429" is answered with that, "429 1" with Retry-After as well.
+    "429" is answered with that, "429 1" with Retry-After as well, "302 URL" with Location; "endless" sends zeros for
+    as long as they are taken, "packed" the file in gzip, whatever was asked for.
     `ranges`: whether Range requests are honoured. `log`: (path, first byte asked for) of each request.
     """
 
@@ -79,14 +81,26 @@ class FaultyServer:
             return
         if fault[:1].isdecimal():
             status, _, after = fault.partition(" ")
-            self._answer(handler, int(status), b"no", {"Retry-After": after} if after else {})
+            header = "Location" if status.startswith("3") else "Retry-After"
+            self._answer(
+                handler, int(status), b"" if status in ("204", "304") else b"no", {header: after} if after else {}
+            )
             return
+        if fault == "endless":
+            handler.close_connection = True
+            handler.send_response(200)
+            handler.end_headers()
+            while not self._closing.is_set():
+                handler.wfile.write(bytes(1 << 16))
         if not (self.root / path).is_file():
             self._answer(handler, 404, b"no", {})
             return
         data = bytearray((self.root / path).read_bytes())
         if fault == "flip":
             data[len(data) // 2] ^= 1
+        if fault == "packed":
+            self._answer(handler, 200, gzip.compress(bytes(data)), {"Content-Encoding": "gzip"})
+            return
         self._file(handler, bytes(data), first, last, fault)
 
     def _file(self, handler: BaseHTTPRequestHandler, data: bytes, first: int, last: int, fault: str) -> None:

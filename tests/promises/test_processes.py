@@ -1,11 +1,12 @@
 """The number of processes, of micro-batches and the way a run is started change nothing in what is learned."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_processes_and_accumulation_change_nothing(
                 assert ours[key] == pytest.approx(theirs[key], rel=1e-8, abs=1e-12), key
 
 
+def wait_for(launcher: subprocess.Popen[bytes], log: Path, condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert launcher.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.05)
+
+
 def test_the_command_starts_two_processes_that_train_one_run(
     tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]]
 ) -> None:
@@ -91,16 +99,64 @@ def test_the_signal_of_a_cluster_to_the_launcher_stops_all_after_saving(
     log = tmp_path / "log.txt"
     with log.open("w") as output:
         launcher = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=output)
-    until = time.monotonic() + 120
-    while not list((tmp_path / "two").glob("checkpoints/kimg-*")):
-        assert launcher.poll() is None and time.monotonic() < until, log.read_text()
-        time.sleep(0.05)
+    wait_for(launcher, log, lambda: bool(list((tmp_path / "two").glob("checkpoints/kimg-*"))))
     trainers = psutil.Process(launcher.pid).children()
     launcher.send_signal(signal.SIGUSR2)
     assert launcher.wait(60) == 140, log.read_text()
     assert "stopped by SIGUSR2 at " in log.read_text()
     assert len(trainers) == 2
     assert psutil.wait_procs(trainers, 1)[1] == []
+
+
+@pytest.fixture
+def launched(
+    tmp_path: Path, make_data: Callable[..., Path], environment: Callable[..., dict[str, str]]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A launcher of two processes of a long run in `tmp_path`/two, and what all of them print."""
+    command = [
+        sys.executable, "-m", "launch.train", "own", "--processes", "2", "--run", "two",
+        f"data.path={make_data(32, colour=True, images=40)}", "batch=8", "stop=1000 updates", "device=cpu",
+        "threads=1", "precision=fp32", "eval.every_kimg=null", "checkpoint.every_kimg=0.008", "patience=60",
+    ]  # fmt: skip
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        launcher = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=output)
+    yield launcher, log
+    launcher.kill()
+    launcher.wait()
+
+
+def test_a_process_that_is_killed_before_the_others_met_it_is_told_by_the_launcher(
+    launched: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    launcher, log = launched
+    wait_for(launcher, log, lambda: len(psutil.Process(launcher.pid).children()) == 2)
+    victim = psutil.Process(launcher.pid).children()[1]
+    victim.kill()
+    assert launcher.wait(60) == 75
+    assert re.fullmatch(
+        rf"error: rank [01] \(process {victim.pid}\) was ended by SIGKILL; all processes end here, .* resumes\n",
+        log.read_text(),
+    )
+
+
+@pytest.mark.parametrize("who", ["process", "launcher"])
+def test_a_kill_in_the_middle_of_training_is_told_once(
+    launched: tuple[subprocess.Popen[bytes], Path], tmp_path: Path, who: str
+) -> None:
+    launcher, log = launched
+    wait_for(launcher, log, lambda: bool(list((tmp_path / "two").glob("checkpoints/kimg-*"))))
+    trainers = psutil.Process(launcher.pid).children()
+    (trainers[1] if who == "process" else launcher).kill()
+    assert psutil.wait_procs(trainers, 30)[1] == []
+    launcher.wait(30)
+    lines = log.read_text().splitlines()
+    (error,) = [line for line in lines if line.startswith("error")]
+    rule = (
+        "gone or stopped: nothing was heard" if who == "process" else f"the launcher (process {launcher.pid}) is gone"
+    )
+    assert rule in error
+    assert not [line for line in lines if "frame #" in line]
 
 
 def test_a_number_of_processes_that_no_launcher_started_is_refused(infogan: Any, tiny_preset: Path) -> None:

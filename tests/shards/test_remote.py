@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -447,3 +448,33 @@ def test_a_manifest_that_was_altered_on_the_server_is_refused(server: Any, cache
     path.write_text(path.read_text().replace('"samples": 32', '"samples": 31', 1))
     with pytest.raises(DataError, match=r"manifest\.json: .*is not the sum"):
         open_dataset(server.url, cache)
+
+
+@pytest.mark.parametrize(
+    ("sent", "what"), [("<!DOCTYPE html>", "a web page"), ("", "an empty file"), ("ok", "something")]
+)
+def test_an_address_without_a_manifest_says_so(
+    server: Any, cache: CacheOptions, root: Path, sent: str, what: str
+) -> None:
+    (root / "manifest.json").write_text(sent)
+    with pytest.raises(DataError, match=rf"manifest\.json: the server sent {what}.*, not a manifest; check the URL$"):
+        open_dataset(server.url, cache)
+
+
+def test_a_disk_without_room_for_one_more_file_is_one_line(
+    server: Any, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    dataset, opened, died = open_dataset(server.url, cache), os.open, list[Any]()
+
+    def without_inodes(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_CREAT and Path(path).parent.name == "locks" and Path(path).name != "folder":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, flags, *more, **options)
+
+    monkeypatch.setattr("os.open", without_inodes)
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    with pytest.raises(UserError, match=r"cannot write .*locks/\w+: the disk is full"):
+        prefetch(dataset, progress=False)
+    assert died == []

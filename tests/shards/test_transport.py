@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ftplib
 import hashlib
 import io
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,10 @@ def test_a_server_that_asks_for_a_pause_gets_it(server: Any, body: bytes) -> Non
         ("403", r"/train/a\.tar: access denied \(403\); check the URL and your credentials$"),
         ("401", r"/train/a\.tar: access denied \(401\); check the URL and your credentials$"),
         ("400", r"/train/a\.tar: the server answered 400 Bad Request; check the URL$"),
+        ("204", r"/train/a\.tar: the server answered 204 No Content; check the URL$"),
+        ("300", r"/train/a\.tar: the server answered 300 Multiple Choices; check the URL$"),
+        ("304", r"/train/a\.tar: the server answered 304 Not Modified; check the URL$"),
+        ("302 file:///x", r"/train/a\.tar: cannot be read: NonHttpUrlRedirectClientError: file:///x; check the URL"),
     ],
 )
 def test_what_is_final_is_one_line_at_once(server: Any, body: bytes, fault: str, line: str) -> None:
@@ -91,6 +97,43 @@ def test_what_is_final_is_one_line_at_once(server: Any, body: bytes, fault: str,
         fetched(server, body)
     assert "\n" not in str(caught.value)
     assert len(server.log) == 1
+
+
+def test_a_small_file_is_read_whole_and_no_further_than_it_may_be_long(
+    server: Any, body: bytes, tmp_path: Path
+) -> None:
+    for fault in ("", "tear", "drop", "packed"):
+        server.plan, server.seen = fails_first(fault), Counter()
+        assert Remote(server.url).read(NAME, len(body)) == body
+    for fault in ("", "packed", "endless"):
+        server.plan = lambda path, number, fault=fault: fault
+        with pytest.raises(DataError, match=r"/train/a\.tar: has more than 1,000,000 bytes.*; check the URL$"):
+            Remote(server.url).read(NAME, 1_000_000)
+    (tmp_path / "far" / "empty").touch()
+    near = Remote(f"file://{tmp_path}/far")
+    assert near.read("empty") == b""
+    assert near.read(NAME) == body
+    with pytest.raises(DataError, match="has more than 1,000,000 bytes"):
+        near.read(NAME, 1_000_000)
+
+
+def test_a_protocol_that_connects_at_once_or_wants_more_than_a_url_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = transport.Patience(stall=1.0, first=0.01, longest=0.05, total=0.2)
+    with pytest.raises(
+        UserError, match=r"ftp://127\.0\.0\.1:1/x: ConnectionRefusedError.* see whether the server is up"
+    ):
+        Remote("ftp://127.0.0.1:1/x", patience)
+    with pytest.raises(DataError, match=r"reference://x: cannot be read: TypeError: .*; check the URL"):
+        Remote("reference://x", patience)
+
+    def refused(*arguments: object, **options: object) -> None:
+        raise ftplib.error_perm("530 Login incorrect")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refused)
+    with pytest.raises(
+        DataError, match=r"ftp://h/x: cannot be read: error_perm: 530 Login incorrect; check the URL and"
+    ):
+        Remote("ftp://h/x", patience)
 
 
 def test_credentials_that_are_missing_are_final_and_an_endpoint_that_is_away_is_not() -> None:
