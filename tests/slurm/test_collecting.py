@@ -249,3 +249,14 @@ def test_a_page_says_which_curves_it_leaves_out_and_a_note_names_few_runs(
     assert "The first 10 of the 12 rows above." in page
     assert page.count("<polyline") == 10
     assert f"{runs[9].id} (waiting) and 2 more." in text
+
+
+def test_curves_of_runs_that_logged_one_row_are_dots(tmp_path: Path) -> None:
+    run = Run("0" * 10, {"batch": 1, "seed": 0}, Shape(), "0" * 64, "40 updates")
+    sweep = Sweep(tmp_path / "mine", "mine", (run,), Evaluation())
+    sweeps.save(sweep)
+    sweep.run_folder(run).mkdir(parents=True)
+    log(sweep.run_folder(run), {"kimg": 2.56, "loss/critic": 1.32142, "mi/c1": -0.256394})
+    collect.write(collect.gather(sweep, None), tmp_path)
+    page = (tmp_path / "sweep.html").read_text()
+    assert page.count("<svg") == page.count("<circle") == 2
