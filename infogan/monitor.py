@@ -78,6 +78,13 @@ class Monitor:
         self._bar.set_postfix_str(self._summary(row))
         for complaint in complaints(row, self.codes, self.config.objective):
             self._tell(f"{row['kimg']:g} kimg: {complaint}")
+        if row["kimg"] >= self._bar.total:  # what follows can take minutes, and has no progress to show
+            self._tell(f"{row['kimg']:g} kimg: trained; {self._still_to_do()}")
+
+    def _still_to_do(self) -> str:
+        """What the end of training consists of, in its order."""
+        scoring = "scoring on the validation split" if "validation" in self._readers else "scoring"
+        return ", ".join(["drawing pictures", *[scoring] * (self.config.eval.every_kimg is not None), "saving"])
 
     def _summary(self, row: Mapping[str, Any]) -> str:
         parts = [f"{row['time/images_per_s']:,.0f} images/s"]

@@ -150,7 +150,7 @@ def _go_on(
     engine.on_main("start", lambda: runs.begin(run, config, engine, origin=start_from, say=say))
     outcome = trainer.train(say)
     if outcome.finished:
-        trainer.finish()
+        trainer.finish(say)
     return outcome
 
 

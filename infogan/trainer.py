@@ -211,8 +211,9 @@ class Trainer:
             f"{where}: its gradients were not finite, so it was not applied; its images are listed in {dump}; {remedy}"
         )
 
-    def finish(self) -> None:
+    def finish(self, say: Callable[[str], None]) -> None:
         """Make the final pictures, curves and exported model of the checkpoint that training ended with."""
+        say("drawing the final pictures and curves, exporting the model")
         self.engine.on_main(
             "export", lambda: final_products(self.run, self._model(checkpoints.find(self.run, "latest").digest))
         )

@@ -189,7 +189,7 @@ def charts(rows: Sequence[dict[str, Any]], ceilings: dict[str, float | None]) ->
     ]
     found = []
     for title, unit, curves, note in drawn:
-        curves = [s for s in curves if len(s.points) > 1]
+        curves = [s for s in curves if s.points]
         svg = line_chart(title, X_LABEL, unit, curves)
         if svg:
             legend = tuple((s.name, f"c{number % COLOURS}") for number, s in enumerate(curves))

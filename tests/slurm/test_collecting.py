@@ -364,3 +364,14 @@ def test_a_run_that_is_evaluated_or_waits_for_it_is_in_the_mean_and_one_that_was
     told = collect.markdown(table)
     assert "| batch=1 | 3 of 3 |" in told
     assert "Left out, since the sweep's file asks for them no more: dropped000." in told
+
+
+def test_curves_of_runs_that_logged_one_row_are_dots(tmp_path: Path) -> None:
+    run = Run("0" * 10, {"batch": 1, "seed": 0}, Shape(), "0" * 64, "40 updates")
+    sweep = Sweep(tmp_path / "mine", "mine", (run,), Evaluation())
+    sweeps.save(sweep)
+    sweep.run_folder(run).mkdir(parents=True)
+    log(sweep.run_folder(run), {"kimg": 2.56, "loss/critic": 1.32142, "mi/c1": -0.256394})
+    collect.write(collect.gather(sweep, None), tmp_path)
+    page = (tmp_path / "sweep.html").read_text()
+    assert page.count("<svg") == page.count("<circle") == 2
