@@ -42,7 +42,7 @@ ALARMED_S = 4.0  # silence that suffices once a collective has failed, as they d
 FIRST_UPDATE_S = 600.0  # for an update in which libraries may compile, or try out what is fastest
 SPEAK_S = 2.0  # for the store to answer whether another has spoken; that of a frozen machine does not
 SLOWER = 3  # times the longest phase so far: what takes longer hangs
-TOLD = "INFOGAN_TOLD"  # in the environment: a file that a launcher of ours looks for, to know whether one has spoken
+TOLD = "INFOGAN_TOLD"  # in the environment: the file by which a launcher of ours knows that one has spoken
 FORGET = 0.95  # of the longest phase is kept from one phase to the next: one may have waited for another's data
 
 INTERRUPTED = "interrupted"
@@ -247,7 +247,7 @@ class Watch:
         lost = self.rank > 0 and culprit == self._watched[0]
         if line is not None and (lost or self._first_to_speak(json.dumps(verdict))):
             os.write(sys.stderr.fileno(), f"{line}\n".encode())
-            if told := os.environ.get(TOLD):
+            if (told := os.environ.get(TOLD)) and self._launcher in (None, os.getppid()):
                 with suppress(OSError):
                     Path(told).touch()
         self._follow(verdict)

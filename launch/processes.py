@@ -44,15 +44,16 @@ def start_processes(verb: str, processes: int, words: Sequence[str]) -> int:
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stacks of C++ while a lost process is looked for
-    with tempfile.TemporaryDirectory(prefix="infogan-") as folder:
-        told = Path(folder) / "told"
-        os.environ[TOLD] = str(told)
-        try:
-            elastic_launch(launch_config, sys.executable)("-m", f"launch.{verb}", *loaded_plugins(), *words)
-        except ChildFailedError as error:
-            return _failed(error, told.exists())
-        except SignalException as error:
-            return 128 + error.sigval
+    told = Path(tempfile.gettempdir()) / f"infogan-{launch_config.run_id}"
+    os.environ[TOLD] = str(told)
+    try:
+        elastic_launch(launch_config, sys.executable)("-m", f"launch.{verb}", *loaded_plugins(), *words)
+    except ChildFailedError as error:
+        return _failed(error, told.exists())
+    except SignalException as error:
+        return 128 + error.sigval
+    finally:
+        told.unlink(missing_ok=True)
     return 0
 
 
