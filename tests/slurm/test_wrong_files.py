@@ -1,5 +1,6 @@
 """What a stranger, another version or a full disk left in a sweep's folder costs itself alone, and is one line."""
 
+import hashlib
 import json
 import os
 import signal
@@ -238,6 +239,29 @@ def test_a_failure_of_one_rank_of_wrong_kind_stops_no_verb(
     plain = json.loads((made.folder / RANK).read_text())
     (made.folder / RANK).write_text(json.dumps({**plain, **wrong}))
     assert look_at(made, capsys)[OTHER] == "waiting"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value": HUGE}, {"value": "x"}, {"value": None}, {"name": 5}, {"protocol": 5}, {"protocol": {"split": []}},
+        {"protocol": {"generated_images": HUGE}}, {"protocol": {"latent_seed": {}}}, {"value": 1e308}, {"value": True},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_report_of_wrong_kind_stops_no_verb(
+    made: Sweep, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any]
+) -> None:
+    for run in made.runs:
+        folder = made.run_folder(run)
+        (folder / "checkpoints" / "kimg-000000.008").mkdir(parents=True)
+        (folder / "checkpoints" / "kimg-000000.008" / "manifest.json").write_text("{}")
+        (folder / "report").mkdir()
+        metric = {"name": "accuracy", "value": 0.5, "protocol": {}, **wrong}
+        digest = hashlib.sha256(b"{}").hexdigest()
+        report = {"format": 1, "data": {"digest": "d"}, "checkpoint": {"digest": digest}, "metrics": [metric]}
+        (folder / "report" / "report.json").write_text(json.dumps(report))
+    look_at(made, capsys)
 
 
 def test_numbers_too_large_to_be_reckoned_with_are_left_out_of_a_table(
