@@ -133,7 +133,7 @@ class Cache:
         """Whether a verified shard lies there, untouched since."""
         path = self.path(shard)
         try:
-            return bool(json.loads(_stamp(path).read_bytes()) == stamp_of(path, index.sidecar(path)))
+            return bool(small_json.content(_stamp(path)) == stamp_of(path, index.sidecar(path)))
         except (OSError, ValueError):
             return False
 

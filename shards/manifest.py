@@ -29,9 +29,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def seal(document: dict[str, Any]) -> str:
     """sha256 of the canonical JSON of a manifest without its seal."""
     body = {key: value for key, value in document.items() if key != "seal"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_plan(plan: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ class _Reader:
 
     def range(self, value: Any, where: str) -> None:
         numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-        if not numbers or not all(-math.inf < v < math.inf for v in value) or not value[0] < value[1]:
+        if not numbers or not all(abs(v) <= sys.float_info.max for v in value) or not value[0] < value[1]:
             raise self.fail(where, f"must be two numbers, the lower first, not {value!r}")
 
     def split(self, name: str, value: Any) -> Split:

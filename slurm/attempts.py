@@ -140,7 +140,8 @@ def _sound(line: Line) -> bool:
     if line.get("event") not in ("begin", "end") or not records.moment(line.get("time")):
         return False
     for key in line.keys() & _FIELDS.keys():
-        usual = _FIELDS[key]
-        if not (isinstance(line[key], type(usual)) or (not isinstance(usual, str) and records.number(line[key]))):
+        value, usual = line[key], _FIELDS[key]
+        typed = isinstance(value, type(usual)) if isinstance(usual, str | bool) else records.number(value)
+        if not typed and (value, usual) != (None, None):
             return False
     return True

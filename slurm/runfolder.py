@@ -65,8 +65,8 @@ def checkpoint_digest(run: Path, which: str) -> str | None:
         chosen = next((path for images, path in found if images == wanted), Path())
         if chosen == Path():
             return None
-    with suppress(FileNotFoundError):  # the run has just removed it
-        return hashlib.sha256((chosen / "manifest.json").read_bytes()).hexdigest()
+    with suppress(FileNotFoundError), (chosen / "manifest.json").open("rb") as file:  # the run may just have removed it
+        return hashlib.file_digest(file, "sha256").hexdigest()
     return None
 
 
@@ -82,7 +82,7 @@ def report_of(run: Path, evaluate: "Evaluation") -> dict[str, Any] | None:
         one if "draws" not in one else {**one, "generated_images": None} for one in protocols
     ]  # its own number
     for key, value in wanted.items():
-        stated = {one[key] for one in protocols if one.get(key) is not None}
+        stated = [one[key] for one in protocols if one.get(key) is not None]
         if value is not None and stated and value not in stated:
             return None
     return report if _made_with(report.get("options") or {}, evaluate) else None

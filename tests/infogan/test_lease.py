@@ -191,3 +191,59 @@ def test_a_damaged_lease_is_waited_for_and_then_followed(
     begun = time.monotonic()
     assert acquire(tmp_path, said).number == 4
     assert time.monotonic() - begun > 0.8
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        *({"pid": wrong} for wrong in ("x", -3, 0, 1.5, None, 10**400)),
+        *({"started": wrong} for wrong in (None, "1", 10**400, -1.0)),
+        {"host": 5}, {"table": None}, {"job": 7}, {"restart": "x"}, {"more": 1},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_lease_of_no_process_tells_of_none(tmp_path: Path, standing: Callable[..., Path], holder: Any) -> None:
+    path = standing()
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps({**plain, "holder": {**plain["holder"], **holder}}))
+    assert lease.read(tmp_path) is None
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_sparse_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(8 << 30)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        a_pipe,
+        a_sparse_file,
+        lambda path: path.write_text("[" * 200_000),
+        lambda path: path.write_text('{"holder": 5, "facts": {}}'),
+        lambda path: path.write_bytes(path.with_name("whole").read_bytes().replace(b'"state"', b'"stat"')),
+    ],
+    ids=["pipe", "sparse", "deep", "no holder", "no state"],
+)
+def test_what_is_no_lease_is_followed_once_it_is_old(
+    tmp_path: Path, standing: Callable[..., Path], make: Callable[[Path], object]
+) -> None:
+    path = standing()
+    path.rename(path.with_name("whole"))
+    make(path)
+    assert lease.read(tmp_path) is None
+    old = time.time() - 2 * lease.STALE_S
+    os.utime(path, (old, old))
+    assert acquire(tmp_path, said).number == 4
+
+
+@pytest.mark.parametrize(("word", "count"), [("3", 3), ("", 0), ("x", 0), ("-2", 0), ("1.5", 0), ("9" * 5000, 0)])
+def test_how_often_a_job_was_put_back_is_a_number_whatever_stands_there(
+    monkeypatch: pytest.MonkeyPatch, word: str, count: int
+) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", word)
+    assert Holder.current().restart == lease.restarts() == count

@@ -8,12 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from shards.cache import Cache, CacheOptions
+from shards.manifest import Shard
 
 # No reader, whose torch takes seconds to import: what downloads and holds shards is below it. The idle worker inherits
 # every lock, as a decoding one does.
@@ -91,3 +95,16 @@ def test_a_kill_in_the_middle_of_a_download_leaves_nothing_in_the_way(
     assert_sound(start(server.url, folder), root)  # tidies up, at the latest
     assert not list(folder.glob("*/.*"))
     assert not list((folder / "leases").iterdir())
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("[" * 200_000), os.mkfifo], ids=["deep", "pipe"])
+def test_what_is_no_lease_and_no_stamp_counts_as_absent(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    shard = Shard("train/000000.tar", 1, 3, hashlib.sha256(b"tar").hexdigest())
+    cache = Cache(CacheOptions(str(tmp_path)), "d" * 64, threading.Event())
+    make(tmp_path / "leases" / "elsewhere-1-abc.json")  # of another machine, whose locks do not reach us
+    cache.path(shard).with_suffix(".ok").write_text("[" * 200_000)
+    cache.lease([shard], [], 3, "train")
+    assert not cache.has(shard)
+    cache.get(shard, 3, 0, lambda file: file.write(b"tar"), lambda path: path.with_suffix(".idx").touch())
+    assert cache.has(shard)
+    cache.close()

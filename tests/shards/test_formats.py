@@ -16,7 +16,7 @@ from PIL import Image
 
 from shards import decode, index
 from shards.errors import DataError
-from shards.manifest import ImageSpec, Manifest
+from shards.manifest import ImageSpec, Manifest, seal
 from shards.memory import free_host_memory
 from shards.writer import build
 
@@ -102,6 +102,25 @@ def test_a_manifest_with_a_wrong_value_names_the_place(root: Path, place: Any, v
     with pytest.raises(DataError, match=message) as caught:
         Manifest.load(root)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 200_000, '{"a":' * 200_000, '{"format": ' + "9" * 5000 + "}", "null", "5", '"x"'],
+    ids=["lists", "mappings", "digits", "null", "number", "text"],
+)
+def test_what_is_no_manifest_is_one_line(root: Path, content: str) -> None:
+    (root / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"^[^\n]*manifest\.json[^\n]*build the data set again$"):
+        Manifest.load(root)
+
+
+def test_a_bound_that_no_float_can_hold_names_its_place(root: Path) -> None:
+    document = json.loads((root / "manifest.json").read_text())
+    document["factors"] = {"x": {"kind": "continuous", "range": [0, 10**400], "periodic": False}}
+    (root / "manifest.json").write_text(json.dumps({**document, "seal": seal(document)}))
+    with pytest.raises(DataError, match=r"factors\.x\.range must be two numbers"):
+        Manifest.load(root)
 
 
 SPEC = ImageSpec(4, 6, 3, "png")
