@@ -132,7 +132,7 @@ def _ending(code: int, signals: Signals, log: Path, began: int) -> Ending:
     if code < 0:
         name = signal.Signals(-code).name
         if signals.name is not None:  # it did not listen yet, or no longer
-            return Ending("stopped", "it ended at once when told to stop: it goes on from its last checkpoint")
+            return Ending("stopped", "it ended at once when told to stop: what was saved before stays")
         guess = ", as when memory runs out" if name == "SIGKILL" else ""
         return Ending("killed", f"the training process was ended by {name}{guess}")
     said = error_line(log, began) or f"the training process ended with code {code}"
