@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,13 +104,14 @@ def curves(rows: Sequence[Mapping[str, float]], ceilings: Mapping[str, float | N
     from matplotlib.figure import Figure
 
     kimg = [row["kimg"] for row in rows]
+    look: dict[str, Any] = {"linewidth": 1.2, "marker": "." if len(rows) == 1 else None}  # a line needs two points
     figure = Figure(figsize=(11, 4), layout="constrained", dpi=110)
     losses, information = figure.subplots(1, 2)
     for player in ("generator", "critic"):
-        losses.plot(kimg, [row[f"loss/{player}"] for row in rows], label=player, linewidth=1.2)
+        losses.plot(kimg, [row[f"loss/{player}"] for row in rows], label=player, **look)
     losses.set(title="Adversarial losses", xlabel="images seen (thousands)", ylabel="nats")
     for name, ceiling in ceilings.items():
-        (line,) = information.plot(kimg, [row[f"mi/{name}"] for row in rows], label=name, linewidth=1.2)
+        (line,) = information.plot(kimg, [row[f"mi/{name}"] for row in rows], label=name, **look)
         if ceiling is not None:
             information.axhline(ceiling, color=line.get_color(), linestyle=":", linewidth=1)
     information.set(

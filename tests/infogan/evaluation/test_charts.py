@@ -1,14 +1,16 @@
 """What a curve's picture says is what was logged."""
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
 import pytest
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from infogan.evaluation.charts import HEIGHT, WIDTH, Series, labels, line_chart, ticks
 from infogan.evaluation.report import charts
+from infogan.pictures import curves
 
 RANGES = [
     (-0.256394, -0.256394),
@@ -82,3 +84,11 @@ def test_a_report_of_one_logged_row_shows_it() -> None:
     found = {chart.title: str(chart.svg) for chart in charts([row], {"digit": 2.302})}
     assert found["Adversarial losses"].count("<circle") == 2
     assert found["Mutual information L_I"].count("<circle") == 1
+
+
+def test_the_picture_of_a_run_of_one_logged_row_has_a_mark_for_each_loss() -> None:
+    rows = [{"kimg": 2.56, "loss/generator": 0.7, "loss/critic": 1.3}]
+    picture = Image.open(BytesIO(curves(rows, {}))).convert("RGB")
+    plot = picture.crop((0, 0, picture.width // 3, picture.height))  # of the losses, left of their legend
+    for colour in ((31, 119, 180), (255, 127, 14)):  # matplotlib's first two
+        assert any(found == colour for _, found in plot.getcolors(plot.width * plot.height))
