@@ -135,7 +135,7 @@ def test_a_node_that_fails_costs_no_bit(
     """All that runs on one of two nodes is killed at once, its slurmd too: the run goes on, on others. Rank 0's node is
     where the batch script and srun are."""
     lab = cluster_lab
-    sweep = lab.sweep("gone", fixed={"stop": "60 updates", "patience": 10}, shape={"nodes": 2})
+    sweep = lab.sweep("gone", fixed={"stop": "60 updates", "patience": 5}, shape={"nodes": 2})
     lab("sweep", "submit", sweep, "--cluster", lab.cluster("gone", environment={"TINY_PAUSE": "1"}))
     lab.wait(sweep, lambda runs: trains(runs) and all(run["images"] > 80 for run in runs.values()))
     (name,) = lab.states(sweep)
