@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from launch.say import say
+
 
 @click.command(short_help="Train on embedded digits and write a report: a few minutes, no download.")
 @click.option(
@@ -41,10 +43,10 @@ def command(data: Path, run: Path) -> None:
     for fault in verify(data):
         raise UserError(str(fault))
     _step("3/4", f"infogan train demo data.path={data} --run {run}")
-    outcome = train(settings.load("demo", [f"data.path={data}"]), run, say=_say)
+    outcome = train(settings.load("demo", [f"data.path={data}"]), run, say=say)
     stop_if_interrupted(outcome)
     _step("4/4", f"infogan evaluate {run} --data {data}")
-    report = evaluate_run(load(run, data=data), open_dataset(data), say=_say)
+    report = evaluate_run(load(run, data=data), open_dataset(data), say=say)
     page = write(report, run)
     tell(report)
     click.echo(f"\ndone; open {page.resolve()}")
@@ -52,7 +54,3 @@ def command(data: Path, run: Path) -> None:
 
 def _step(number: str, equivalent: str) -> None:
     click.secho(f"\n[{number}] {equivalent}", bold=True, err=True)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

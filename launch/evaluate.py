@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from launch.plugin_option import plugin_option, say_what_changed
+from launch.say import say
 
 if TYPE_CHECKING:
     from infogan.evaluation import Report
@@ -51,7 +52,7 @@ def command(
     distance of generated images from real ones; how often an image shows what its code claims; and, where the data
     set's factors are known, which code follows which.
     """
-    _say(f"opening {run}")  # what is imported for it takes seconds, too
+    say(f"opening {run}")  # what is imported for it takes seconds, too
     from infogan import load
     from infogan.evaluation import Options, evaluate_run, write
 
@@ -59,14 +60,10 @@ def command(
     say_what_changed(run)
     dataset = model.config.data.open(data)
     options = Options(split, samples, weights, seed, only)
-    report = evaluate_run(model, dataset, options, _say)
+    report = evaluate_run(model, dataset, options, say)
     page = write(report, run, out)
     tell(report)
     click.echo(f"report: {page}")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def tell(report: "Report") -> None:

@@ -8,6 +8,7 @@ import click
 
 from launch.plugin_option import plugin_option
 from launch.processes import start_processes
+from launch.say import say
 
 if TYPE_CHECKING:
     from infogan.trainer import Outcome
@@ -66,20 +67,16 @@ def command(
         options = [f"--run={run}"] * (run is not None) + [f"--from={start_from}"] * (start_from is not None)
         sys.exit(start_processes("train", processes, [*options, "--", preset, *overrides]))
     if dry_run:
-        _say("looking at networks and data")  # what is imported for it takes seconds, too
+        say("looking at networks and data")  # what is imported for it takes seconds, too
         from infogan.description import describe
 
-        for line in describe(chosen, _say):
+        for line in describe(chosen, say):
             click.echo(line)
         return
     from infogan.session import train
 
-    outcome = train(chosen, run, start_from=start_from, say=_say)
+    outcome = train(chosen, run, start_from=start_from, say=say)
     stop_if_interrupted(outcome)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def stop_if_interrupted(outcome: "Outcome") -> None:

@@ -1,6 +1,7 @@
 """The verbs that send: `infogan sweep submit` and `evaluate`, and `infogan prepare` before them."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from slurm.submissions import Turn
     from slurm.sweep import Run, Sweep
 
-out_option = click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder.  [default: sweeps/NAME]")
 cluster_option = click.option(
     "--cluster",
     metavar="NAME_OR_FILE",
@@ -34,13 +34,21 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     return value
 
 
-time_option = click.option(
-    "--time", callback=_time, help="Of each run, instead of what the files say: SLURM's 90 or 4:00:00."
-)
-parallel_option = click.option(
-    "--parallel", type=click.IntRange(min=1), help="Runs at once, instead of the cluster file's."
-)
-partition_option = click.option("--partition", help="Instead of the cluster file's.")
+def _sending(command: Callable[..., None]) -> Callable[..., None]:
+    """What verbs that send take: a sweep file, where to send it, and what holds instead of the cluster file's."""
+    options = (
+        click.argument("spec", type=click.Path(path_type=Path)),
+        cluster_option,
+        click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder.  [default: sweeps/NAME]"),
+        click.option(
+            "--time", callback=_time, help="Of each run, instead of what the files say: SLURM's 90 or 4:00:00."
+        ),
+        click.option("--parallel", type=click.IntRange(min=1), help="Runs at once, instead of the cluster file's."),
+        click.option("--partition", help="Instead of the cluster file's."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _rerun(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -53,12 +61,7 @@ def _rerun(context: click.Context, option: click.Parameter, words: tuple[str, ..
 
 
 @click.command("submit")
-@click.argument("spec", type=click.Path(path_type=Path))
-@cluster_option
-@out_option
-@time_option
-@parallel_option
-@partition_option
+@_sending
 @click.option(
     "--rerun", multiple=True, metavar="RUN_OR_STATE", callback=_rerun,
     help="Also send runs that have ended: an id, or cancelled, hopeless.",
@@ -118,12 +121,7 @@ def submit_command(
 
 
 @click.command("evaluate")
-@click.argument("spec", type=click.Path(path_type=Path))
-@cluster_option
-@out_option
-@time_option
-@parallel_option
-@partition_option
+@_sending
 def evaluate_command(
     spec: Path,
     cluster: str | None,

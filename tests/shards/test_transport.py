@@ -38,9 +38,9 @@ def server(body: bytes, tmp_path: Path, serve: Callable[[Path], Any]) -> Any:
     return serve(tmp_path / "far")
 
 
-def fetched(server: Any, body: bytes) -> bytes:
+def fetched(server: Any, body: bytes, into: io.BytesIO | None = None) -> bytes:
     shard = Shard(NAME, 1, len(body), hashlib.sha256(body).hexdigest())
-    file = io.BytesIO()
+    file = io.BytesIO() if into is None else into
     Remote(server.url).download(shard, file, threading.Event())
     return file.getvalue()
 
@@ -57,11 +57,22 @@ def test_what_may_pass_is_tried_again(server: Any, body: bytes, fault: str) -> N
 
 
 def test_a_torn_stream_goes_on_where_it_tore(server: Any, body: bytes) -> None:
+    """Not a byte is asked for again that was read, and none is written twice."""
+
+    lengths = [0]
+
+    class Counted(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            lengths.append(lengths[-1] + len(data))
+            return super().write(data)
+
     server.plan = fails_first("tear", "tear")
-    assert fetched(server, body) == body
+    assert fetched(server, body, Counted()) == body
+    assert lengths[-1] == len(body)
     first, second, third = (offset for _, offset in server.log)
     assert first == 0 < second <= len(body) // 2  # a client that is slow loses what it had not read yet
     assert second < third
+    assert {second, third} <= set(lengths)
 
 
 def test_a_server_without_ranges_is_read_from_the_beginning(server: Any, body: bytes) -> None:

@@ -1,4 +1,5 @@
-"""A real SLURM cluster, sweeps of tiny runs on it or on this machine, and what such runs come to undisturbed."""
+"""A real SLURM cluster, sweeps of tiny runs on it or on this machine, and what such runs come to undisturbed; for what
+needs none of that, programs of SLURM's names, and a command that sends nothing."""
 
 import importlib.util
 import json
@@ -8,13 +9,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from shards.errors import UserError
+from slurm import local
+from slurm.order import Order
+from slurm.sweep import Run, Sweep
+from slurm.verbs import sweep_group
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "unshare")
@@ -195,3 +203,93 @@ def undisturbed(
         return left_by(lab.folder / f"undisturbed-{name}")
 
     return train
+
+
+# ---- SLURM's programs --------------------------------------------------------------------------------------------
+
+
+class Slurm:
+    """Programs of SLURM's names that say what a test wants, and write down how they were called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for program in ("squeue", "sacct", "scancel"):
+            self.says(program)
+
+    def says(self, program: str, *lines: str, code: int = 0, error: str = "", wait: float = 0) -> None:
+        path = self.folder / program
+        text = "\n".join(("JOBID|STATE|REASON", *lines) if program == "squeue" and not code else lines)
+        path.write_text(
+            f'#!/bin/sh\necho "$@" >> {path}.calls\n[ {wait} = 0 ] || exec sleep {wait}\n'
+            f"cat <<'END'\n{text}\nEND\necho '{error}' >&2\nexit {code}\n"
+        )
+        path.chmod(0o755)
+
+    def gone(self, program: str) -> None:
+        (self.folder / program).unlink()
+
+    def absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Neither is a real one found."""
+        monkeypatch.setenv("PATH", str(self.folder))
+        for program in ("squeue", "sacct", "scancel"):
+            self.gone(program)
+
+    def calls(self, program: str) -> list[str]:
+        path = self.folder / f"{program}.calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    found = Slurm(tmp_path / "bin")
+    for program in ("squeue", "sacct", "scancel"):  # also where the real ones are installed
+        assert subprocess.run(["which", program], capture_output=True, text=True, check=True).stdout.startswith(
+            str(tmp_path)
+        )
+    return found
+
+
+# ---- the command -----------------------------------------------------------------------------------------------
+
+
+class Desk:
+    """`infogan sweep submit` of a sweep of two seeds, with what it would run here."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.orders = folder, dict[str, Order]()
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(local, "run_all", self._run_all)
+        self.spec(stop="40 updates")
+
+    def _run_all(self, sweep: Sweep, runs: Sequence[Run], where: Any, order: Any, say: Any, turn: Any) -> bool:
+        self.orders = {run.id: order(run) for run in runs}
+        turn.note({run.id: "local-1" for run in runs})
+        turn.end()
+        return True
+
+    def spec(self, *, stop: str, more: str = "") -> None:
+        text = f"base: paper/mnist\nfixed: {{stop: {stop}}}\nseeds: 2\nstop_if: ['mi/digit < 1 after 1 kimg']\n{more}"
+        (self.folder / "mine.yaml").write_text(text)
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        where = ["--cluster", "local"] if "--cluster" not in words else []
+        ended = CliRunner().invoke(sweep_group, ["submit", "mine.yaml", *where, *words])
+        if isinstance(ended.exception, UserError):
+            assert code == 2
+            return str(ended.exception)
+        assert ended.exit_code == code, (ended.output, ended.exception)
+        return ended.output
+
+    def ends(self, run: str, outcome: str) -> None:
+        """Let a run's last job have ended so."""
+        path = self.folder / "sweeps" / "mine" / "attempts" / f"{run}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        lines = [{"event": "begin", "job": "local-1"}, {"event": "end", "job": "local-1", "outcome": outcome}]
+        path.write_text("".join(json.dumps({"time": n, **line}) + "\n" for n, line in enumerate(lines)))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(tmp_path, monkeypatch)

@@ -175,128 +175,11 @@ def test_a_torn_line_swallows_nothing_that_follows(tmp_path: Path) -> None:
     assert b"\n\n" not in record.path.read_bytes()
 
 
-# ---- SLURM's programs --------------------------------------------------------------------------------------------
-
-
-class Slurm:
-    """Programs of SLURM's names that say what a test wants, and write down how they were called."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        for program in ("squeue", "sacct", "scancel"):
-            self.says(program)
-
-    def says(self, program: str, *lines: str, code: int = 0, error: str = "", wait: float = 0) -> None:
-        path = self.folder / program
-        text = "\n".join(("JOBID|STATE|REASON", *lines) if program == "squeue" and not code else lines)
-        path.write_text(
-            f'#!/bin/sh\necho "$@" >> {path}.calls\n[ {wait} = 0 ] || exec sleep {wait}\n'
-            f"cat <<'END'\n{text}\nEND\necho '{error}' >&2\nexit {code}\n"
-        )
-        path.chmod(0o755)
-
-    def gone(self, program: str) -> None:
-        (self.folder / program).unlink()
-
-    def calls(self, program: str) -> list[str]:
-        path = self.folder / f"{program}.calls"
-        return path.read_text().splitlines() if path.exists() else []
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    found = Slurm(tmp_path / "bin")
-    for program in ("squeue", "sacct", "scancel"):  # also where the real ones are installed
-        assert subprocess.run(["which", program], capture_output=True, text=True, check=True).stdout.startswith(
-            str(tmp_path)
-        )
-    return found
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "", "slurm_load_jobs error: Unable to contact slurm controller\n", "Bonjour le monde\n", "7_0|PEND",
-        "JOBID|STATE|REASON\n7_0|PENDING|x\n7_", "\xe9",
-    ],
-)  # fmt: skip
-def test_what_is_no_list_of_jobs_says_nothing_of_them(slurm: Slurm, answer: str) -> None:
-    """squeue ended well, and so would all jobs seem to have."""
-    (slurm.folder / "answer").write_bytes(answer.encode("latin-1"))
-    (slurm.folder / "squeue").write_text(f"#!/bin/sh\ncat {slurm.folder / 'answer'}\n")
-    for ask in (lambda: scheduler.live(["7_0"]), scheduler.mine):
-        with pytest.raises(scheduler.NoAnswer, match=r"^squeue: no list of jobs but "):
-            ask()
-
-
-def test_a_users_own_filters_hide_no_job(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SQUEUE_STATES", "SCANCEL_STATE", "SLURM_CLUSTERS", "SLURM_CONF"):
-        monkeypatch.setenv(name, "x")
-    for program in ("squeue", "scancel"):
-        text = f"#!/bin/sh\nenv > {slurm.folder / program}.env\necho 'JOBID|STATE|REASON'\n"
-        (slurm.folder / program).write_text(text)
-    scheduler.live(["7_0"])
-    scheduler.cancel(["7_0"])
-    for program in ("squeue", "scancel"):
-        seen = {line.partition("=")[0] for line in (slurm.folder / f"{program}.env").read_text().splitlines()}
-        assert seen & {"SQUEUE_STATES", "SCANCEL_STATE", "SLURM_CLUSTERS", "SLURM_CONF"} == {"SLURM_CONF"}
-
-
-@pytest.mark.parametrize(("told", "size"), [("1001", 1001), ("0", 1), ("\xb2", None), ("many", None)])
-def test_the_largest_array_is_what_slurm_says(slurm: Slurm, told: str, size: int | None) -> None:
-    (slurm.folder / "answer").write_bytes(f"Cl\xe9 = 1\nMaxArraySize = {told}\n".encode("latin-1"))
-    (slurm.folder / "scontrol").write_text(f"#!/bin/sh\ncat {slurm.folder / 'answer'}\n")
-    (slurm.folder / "scontrol").chmod(0o755)
-    assert scheduler.largest_array() == size
-
-
-def absent(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(slurm.folder))
-    for program in ("squeue", "sacct", "scancel"):
-        slurm.gone(program)
-
-
-@pytest.mark.parametrize("state", ["COMPLETING", "REQUEUED", "RUNNING", "PENDING", "RESIZING", "", "UNKNOWN"])
-def test_accounting_is_believed_only_where_it_says_that_a_job_is_over(slurm: Slurm, state: str) -> None:
-    slurm.says("sacct", f"7_0|{state}", "7_1|CANCELLED by 1000", "8_0|FAILED")
-    assert scheduler.ended(["7_0", "7_1"]) == {"7_1": "CANCELLED by 1000"}
-    assert slurm.calls("sacct") == ["-X -n -P -o JobID,State -j 7_0,7_1"]
-
-
-def test_the_queue_is_asked_for_jobs_and_not_for_a_user(slurm: Slurm) -> None:
-    slurm.says("squeue", "7_0|PENDING|Priority", "7_1|RUNNING|None", "9|RUNNING|None")
-    assert scheduler.live(["7_0", "7_2", "9"]) == {"7_0": ("PENDING", "Priority"), "9": ("RUNNING", "None")}
-    (call,) = slurm.calls("squeue")
-    assert "--jobs 7,9" in call
-    assert "user" not in call
-
-
-def test_jobs_that_slurm_has_forgotten_are_no_failure_to_answer(slurm: Slurm) -> None:
-    slurm.says("squeue", code=1, error="slurm_load_jobs error: Invalid job id specified")
-    assert scheduler.live(["7_0"]) == {}
-
-
-def test_a_queue_that_does_not_answer_is_not_an_empty_one(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    slurm.says("squeue", code=1, error="slurm_load_jobs error: Unable to contact slurm controller")
-    with pytest.raises(scheduler.NoAnswer, match=r"^squeue: slurm_load_jobs error: Unable to contact"):
-        scheduler.live(["7_0"])
-    monkeypatch.setattr(scheduler, "ANSWER_S", 0.2)
-    slurm.says("squeue", wait=5)
-    with pytest.raises(scheduler.NoAnswer, match=r"^squeue: no answer in 0.2 s"):
-        scheduler.live(["7_0"])
-    assert scheduler.ended(["7_0"]) == {}
-    absent(slurm, monkeypatch)
-    with pytest.raises(scheduler.NoAnswer, match=r"^squeue: not found on this machine"):
-        scheduler.live(["7_0"])
-
-
 # ---- a sweep -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def made(tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+def made(tmp_path: Path, slurm: Any, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     """A sweep of three runs, of which nothing was sent yet."""
     monkeypatch.chdir(tmp_path)
     runs = tuple(Run(f"{n}" * 10, {"seed": n}, Shape(), f"{n:064d}", "40 updates") for n in range(3))
@@ -342,7 +225,7 @@ def state(sweep: Sweep) -> list[str]:
 
 
 def test_where_the_queue_does_not_answer_nothing_is_sent_or_cancelled_and_status_says_so(
-    made: Sweep, slurm: Slurm
+    made: Sweep, slurm: Any
 ) -> None:
     sent(made, {made.runs[0].id: "7_0", made.runs[1].id: "7_1"})
     beat(made, made.runs[1], heart(at=time.time(), images=80, stop_images=160))
@@ -362,8 +245,8 @@ def test_where_the_queue_does_not_answer_nothing_is_sent_or_cancelled_and_status
     assert slurm.calls("scancel") == []
 
 
-def test_a_sweep_without_slurm_asks_nobody(made: Sweep, slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent(slurm, monkeypatch)
+def test_a_sweep_without_slurm_asks_nobody(made: Sweep, slurm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm.absent(monkeypatch)
     me = Holder.current()
     sent(made, {run.id: f"local-{me.pid}-5" for run in made.runs}, holder=me)
     found = status.look(made)
@@ -371,7 +254,7 @@ def test_a_sweep_without_slurm_asks_nobody(made: Sweep, slurm: Slurm, monkeypatc
     assert [run.state for run in found.runs] == ["queued"] * 3
 
 
-def test_what_accounting_said_once_is_kept_unless_the_queue_holds_the_job(made: Sweep, slurm: Slurm) -> None:
+def test_what_accounting_said_once_is_kept_unless_the_queue_holds_the_job(made: Sweep, slurm: Any) -> None:
     sent(made, {made.runs[0].id: "7_0", made.runs[1].id: "7_1"})
     slurm.says("squeue", "7_1|PENDING|BeginTime")
     slurm.says("sacct", "7_0|CANCELLED by 0", "7_1|NODE_FAIL")
@@ -382,7 +265,7 @@ def test_what_accounting_said_once_is_kept_unless_the_queue_holds_the_job(made: 
     assert json.loads((made.folder / "final.json").read_text()) == {"7_0": "CANCELLED by 0"}
 
 
-def test_cancelling_reaches_waiting_runs_evaluations_and_runs_that_left_the_sweep(made: Sweep, slurm: Slurm) -> None:
+def test_cancelling_reaches_waiting_runs_evaluations_and_runs_that_left_the_sweep(made: Sweep, slurm: Any) -> None:
     gone = "f" * 10
     sent(made, {made.runs[0].id: "5_0", gone: "5_1"})
     sent(made, {made.runs[0].id: "7_0", made.runs[1].id: "7_1"}, at=2000.0)
@@ -406,7 +289,7 @@ def test_cancelling_reaches_waiting_runs_evaluations_and_runs_that_left_the_swee
 
 
 def test_a_cancellation_that_failed_is_told_and_not_remembered(
-    made: Sweep, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+    made: Sweep, slurm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent(made, {made.runs[0].id: "7_0"})
     slurm.says("squeue", "7_0|RUNNING|None")
@@ -420,7 +303,7 @@ def test_a_cancellation_that_failed_is_told_and_not_remembered(
     assert not (made.folder / "final.json").exists()
 
 
-def test_the_log_of_a_job_that_never_began_is_what_slurm_wrote(made: Sweep, slurm: Slurm) -> None:
+def test_the_log_of_a_job_that_never_began_is_what_slurm_wrote(made: Sweep, slurm: Any) -> None:
     run = made.runs[0]
     record = begun(made, run, "5_0")
     record.end("5_0", 0, outcome="failed", message="of an older job")
@@ -460,7 +343,7 @@ def test_a_process_elsewhere_counts_as_alive_while_it_gives_signs(made: Sweep) -
     assert state(made) == ["running", "queued", "queued"]
 
 
-def test_a_table_begins_with_what_wants_a_look_and_tells_silence(made: Sweep, slurm: Slurm) -> None:
+def test_a_table_begins_with_what_wants_a_look_and_tells_silence(made: Sweep, slurm: Any) -> None:
     sent(made, {run.id: f"7_{n}" for n, run in enumerate(made.runs)})
     slurm.says("squeue", "7_0|PENDING|Priority", "7_1|RUNNING|None")
     slurm.says("sacct", "7_2|OUT_OF_MEMORY")
@@ -481,7 +364,7 @@ def test_a_table_begins_with_what_wants_a_look_and_tells_silence(made: Sweep, sl
 
 
 def test_waiting_for_a_sweep_looks_once_per_round_and_tells_scripts_how_it_went(
-    made: Sweep, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+    made: Sweep, slurm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent(made, {run.id: f"7_{n}" for n, run in enumerate(made.runs)})
     slurm.says("squeue", "7_0|PENDING|Priority")
@@ -527,7 +410,7 @@ def test_every_state_is_live_or_ended() -> None:
 
 
 def test_what_is_trained_and_has_no_report_is_evaluated_once(
-    made: Sweep, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+    made: Sweep, slurm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("mine.yaml").write_text("base: paper/mnist\nevaluate: {when: run, samples: 20}\ncluster: slurm_cpu\n")
     delivered: list[list[str]] = []
@@ -559,7 +442,7 @@ def test_what_is_trained_and_has_no_report_is_evaluated_once(
 
 
 def test_damaged_records_cost_only_themselves_and_are_told_once(
-    made: Sweep, slurm: Slurm, capsys: pytest.CaptureFixture[str]
+    made: Sweep, slurm: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other, third = made.runs
     sent(made, {run.id: f"7_{n}" for n, run in enumerate(made.runs)})
@@ -637,7 +520,7 @@ def test_values_of_a_run_must_be_a_mapping(made: Sweep) -> None:
 
 
 def test_a_sweep_that_cannot_be_written_can_be_looked_at(
-    made: Sweep, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+    made: Sweep, slurm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent(made, {made.runs[0].id: "7_0"})
     slurm.says("sacct", "7_0|CANCELLED")
